@@ -1,0 +1,224 @@
+// Package meta is the port for what is known about content: files, blobs, the answers of finished
+// uploads, and the transfer outbox. The database is the truth about all of these.
+package meta
+
+import (
+	"context"
+	"time"
+
+	"gantry/upload"
+)
+
+// DB is all of the database. Every method is one transaction and safe for concurrent use. Methods
+// return upload.Unavailable when the database cannot be reached or its answer is not known; the call
+// may then be repeated.
+type DB interface {
+	Catalog
+	Outbox
+	Collector
+	// Ping reports whether the database answers.
+	Ping(ctx context.Context) error
+	Close() error
+}
+
+// Commit is what a finished upload becomes.
+type Commit struct {
+	UploadID    string // of the answer and, with Sealed, of the staging data
+	Answer      bool   // keep an answer for repeats of complete (or of a request with a Key)
+	Key         string // Idempotency-Key, "" for none
+	Fingerprint string
+	File        upload.File // ID, Owner, Name, Path, ContentType, Metadata, CreatedAt are taken from it
+	Replaces    string      // the file whose content this becomes; if it is gone, a new file is made
+	Sealed      upload.Sealed
+	Node        string // whose staging has the bytes
+	Store       string // where they are to go
+	AnswerUntil time.Time
+}
+
+// Answer is how an upload ended. It is kept so that a repeated call gets the same answer.
+type Answer struct {
+	UploadID    string
+	Owner       string
+	Key         string
+	Fingerprint string
+	State       upload.State // Complete, Cancelled, Expired or Rejected
+	Instant     bool         // Complete without all bytes having been sent
+	File        *upload.File // Complete: the file as it was then
+	Want, Got   string       // Rejected: the digests
+	CreatedAt   time.Time
+	ExpiresAt   time.Time
+}
+
+// Catalog is files, blobs and answers. Things of another owner are upload.NotFound.
+type Catalog interface {
+	// CommitUpload makes the file of a sealed upload visible: blob, file, transfer and answer, all or
+	// nothing. If an answer for the upload is already there, that one is returned and nothing is
+	// changed: of complete ∥ complete ∥ cancel the first decides.
+	CommitUpload(ctx context.Context, c Commit) (Answer, error)
+
+	// CommitInstant makes a file of a blob that is already there; c.Sealed and c.Node are not used.
+	// upload.NotFound if the blob cannot be referred to any more. An existing answer is returned as
+	// by CommitUpload. A condemned blob is live again.
+	CommitInstant(ctx context.Context, c Commit, blobID string) (Answer, error)
+
+	// EndUpload records that an upload ended without a file. An existing answer is returned instead.
+	EndUpload(ctx context.Context, a Answer) (Answer, error)
+
+	// Answer returns how an upload ended; upload.NotFound if it did not, or the answer has expired.
+	Answer(ctx context.Context, uploadID string) (Answer, error)
+	// AnswerByKey is Answer by Idempotency-Key.
+	AnswerByKey(ctx context.Context, owner, key string) (Answer, error)
+
+	// FindContent returns the blob that an instant upload may refer to: live or condemned, its root
+	// known, referred to by owner inside the scope. upload.NotFound otherwise, and where blobs with
+	// different roots share (sha1, size).
+	FindContent(ctx context.Context, scope Scope, owner string, sha1 upload.SHA1, size int64) (upload.Blob, error)
+	// KnowsHint reports whether FindContent might succeed for content of this size that begins so.
+	KnowsHint(ctx context.Context, scope Scope, owner string, hint upload.SHA1, size int64) (bool, error)
+
+	// File returns one file with its transfer.
+	File(ctx context.Context, owner, id string) (upload.File, error)
+	// Files lists an owner's files.
+	Files(ctx context.Context, q FileQuery) ([]upload.File, error)
+	// UpdateFile changes what is not nil in c and returns the file.
+	UpdateFile(ctx context.Context, owner, id string, c FileChange) (upload.File, error)
+	// DeleteFile drops the reference. A blob without references is condemned at now.
+	DeleteFile(ctx context.Context, owner, id string, now time.Time) error
+	// Blob returns a blob by id.
+	Blob(ctx context.Context, id string) (upload.Blob, error)
+}
+
+// Scope is how far instant upload looks.
+type Scope string
+
+// The scopes of instant upload.
+const (
+	ScopeUser   Scope = "user"   // only one's own content
+	ScopeGlobal Scope = "global" // everybody's
+	ScopeOff    Scope = "server" // never instant: always upload, share the bytes afterwards
+)
+
+// FileQuery selects and orders files. Page by page: After is the last file of the page before.
+type FileQuery struct {
+	Owner string
+	Name  string // part of the name, any case
+	Path  *string
+	Sort  Sort
+	Desc  bool
+	After *upload.File
+	Limit int
+}
+
+// Sort is an order of files; ties are broken by id.
+type Sort string
+
+// The orders of files.
+const (
+	ByCreated Sort = "created_at"
+	ByName    Sort = "name"
+	BySize    Sort = "size"
+)
+
+// FileChange is what UpdateFile changes.
+type FileChange struct {
+	Name     *string
+	Path     *string
+	Metadata *map[string]string
+	Now      time.Time
+}
+
+// Outbox is the transfers. Writes under a lease name its epoch; upload.Conflict means that the lease
+// was lost, and nothing was changed.
+type Outbox interface {
+	// TakeDue returns transfers of node whose time has come and that nobody works on, oldest first,
+	// and marks them as published: they are due again after republish.
+	TakeDue(ctx context.Context, node string, now time.Time, republish time.Duration, limit int) ([]string, error)
+	// Lease gives owner the transfer until the time given. upload.Conflict if it is held by another,
+	// not due or final.
+	Lease(ctx context.Context, id, owner string, now, until time.Time) (Job, error)
+	// Renew prolongs a lease and records state and progress.
+	Renew(ctx context.Context, id string, epoch int64, p Progress) error
+	// SetRoot records the blob's root. Where a blob with the same identity is there already the two
+	// become one: the files move to the older, the newer is condemned, its transfer is done.
+	// A lost blob with this identity gets its files back. Different roots for one (sha1, size) are
+	// audited.
+	SetRoot(ctx context.Context, id string, epoch int64, root upload.Root, now time.Time) (RootResult, error)
+	// Stored records the verified object and ends the transfer.
+	Stored(ctx context.Context, id string, epoch int64, store, key string, now time.Time) error
+	// Retry records a failure and when to try again.
+	Retry(ctx context.Context, id string, epoch int64, next time.Time, reason string, now time.Time) error
+	// Dead records a failure that trying again will not mend. With lost the blob's bytes are gone.
+	Dead(ctx context.Context, id string, epoch int64, reason string, lost bool, now time.Time) error
+
+	// Transfer returns one transfer.
+	Transfer(ctx context.Context, id string) (upload.Transfer, error)
+	// Transfers lists transfers, newest first; states empty: all.
+	Transfers(ctx context.Context, states []upload.TransferState, limit int) ([]upload.Transfer, error)
+	// RetryTransfer makes a retrying, dead or cancelled transfer due now. upload.Conflict if it is
+	// running or stored.
+	RetryTransfer(ctx context.Context, id string, now time.Time) error
+	// CancelTransfer stops a transfer that is not stored: the blob stays in staging. A worker that
+	// holds it loses its lease.
+	CancelTransfer(ctx context.Context, id string, now time.Time) error
+	// Backlog counts the transfers that are not final and says when the oldest was made.
+	Backlog(ctx context.Context, now time.Time) (Backlog, error)
+
+	// Droppable returns blobs stored and verified before the time given whose staging copy is on node.
+	Droppable(ctx context.Context, node string, verifiedBefore time.Time, limit int) ([]upload.Blob, error)
+	// StagingDropped records that the staging copy is gone.
+	StagingDropped(ctx context.Context, blobID string) error
+}
+
+// Job is a leased transfer with its blob.
+type Job struct {
+	Transfer upload.Transfer
+	Blob     upload.Blob
+}
+
+// Progress is what a worker tells while it works.
+type Progress struct {
+	State upload.TransferState // TransferRunning or TransferVerifying
+	Bytes int64
+	Until time.Time // the lease's new end
+	Now   time.Time
+}
+
+// RootResult is what SetRoot found.
+type RootResult struct {
+	JoinedTo  string // the blob that this one became part of; "": none, go on
+	Collision bool   // another root is known for the same (sha1, size)
+}
+
+// Backlog is the work that is left to the transfer workers.
+type Backlog struct {
+	Waiting int       // queued, running, verifying, retrying
+	Dead    int       // in need of an operator
+	Oldest  time.Time // when the oldest waiting one was made; zero if none
+}
+
+// Collector is what the janitor and the doctor need.
+type Collector interface {
+	// Collect moves condemned blobs without references to deleting, those condemned before the time
+	// given and not held by a worker, and returns all that are deleting.
+	Collect(ctx context.Context, condemnedBefore, now time.Time, limit int) ([]upload.Blob, error)
+	// Deleted forgets a blob whose bytes are gone.
+	Deleted(ctx context.Context, blobID string) error
+	// ForgetAnswers deletes expired answers and returns their number.
+	ForgetAnswers(ctx context.Context, now time.Time) (int, error)
+	// KnownStaging returns those of the upload ids that are the staging data of a blob.
+	KnownStaging(ctx context.Context, ids []string) (map[string]bool, error)
+	// KnownObjects returns those of the object keys of a store that belong to a blob: recorded, or
+	// where the blob's transfer would put it.
+	KnownObjects(ctx context.Context, store string, keys []string) (map[string]bool, error)
+	// Blobs goes through all blobs in the order of ids.
+	Blobs(ctx context.Context, after string, limit int) ([]upload.Blob, error)
+	// WrongRefs returns blobs whose refs differ from the number of their files, with that number.
+	WrongRefs(ctx context.Context) (map[string]int64, error)
+	// MendRefs sets refs to the number of files; a live blob without any is condemned at now.
+	MendRefs(ctx context.Context, blobID string, now time.Time) error
+	// MarkLost records that a blob's bytes are gone or wrong.
+	MarkLost(ctx context.Context, blobID, reason string, now time.Time) error
+	// Unstore records that a store no longer has a blob that staging still has: its transfer is due
+	// again.
+	Unstore(ctx context.Context, blobID, reason string, now time.Time) error
+}

@@ -1,0 +1,133 @@
+// Package ingest is the use cases of an upload node: taking uploads in, instant upload, and the
+// files that come of them. It knows no HTTP and no SQL; every front (native API, and other protocols
+// later) calls it, and it calls the ports.
+package ingest
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gantry/chunkstore"
+	"gantry/meta"
+	"gantry/store"
+	"gantry/upload"
+)
+
+// Options are the limits and periods of the use cases.
+type Options struct {
+	Node        string        // this node's id
+	MaxSize     int64         // of one file, bytes
+	UploadTTL   time.Duration // an upload expires this long after its last chunk
+	AnswerTTL   time.Duration // how long a repeated complete gets the same answer
+	DeleteGrace time.Duration // how long a blob without references is kept
+	StageGrace  time.Duration // how long the staging copy outlives its transfer
+	Scope       meta.Scope    // how far instant upload looks
+	Store       string        // where new blobs are transferred to
+	Janitor     time.Duration // how often the janitor looks; 0: never by itself
+}
+
+// Service is the use cases. It is made by New and safe for concurrent use.
+type Service struct {
+	opt     Options
+	staging chunkstore.Staging
+	view    chunkstore.View
+	db      meta.DB
+	stores  map[string]store.Store
+	wake    func() // tells the outbox relay that there is work; never blocks
+	log     *slog.Logger
+	now     func() time.Time
+
+	wg sync.WaitGroup
+}
+
+// InitRequest is what a client says about a file that it is going to send.
+type InitRequest struct {
+	Name        string
+	Path        string
+	Size        *int64 // nil: given at complete
+	SHA1        *upload.SHA1
+	Hint        *upload.SHA1
+	ChunkSize   int64 // a wish; 0: none
+	ContentType string
+	Metadata    map[string]string
+	Replaces    string
+	Key         string // Idempotency-Key
+}
+
+// Known is what init tells about content that may be here already.
+type Known string
+
+// The answers to a hint.
+const (
+	KnownNo    Known = "no"    // send at once, hash beside
+	KnownMaybe Known = "maybe" // hash first, then ask for instant upload
+)
+
+// Opened is the answer to init.
+type Opened struct {
+	Status
+	Known     Known
+	Challenge *upload.Challenge // when init named a SHA-1 and the file is large enough
+}
+
+// Status is where an upload stands, in whatever state.
+type Status struct {
+	ID        string
+	State     upload.State
+	Upload    upload.Upload // while open
+	ExpiresAt time.Time     // while open
+	Answer    meta.Answer   // when it is not open any more
+}
+
+// InstantRequest asks for a challenge (Proof nil) or answers one.
+type InstantRequest struct {
+	SHA1  upload.SHA1
+	Proof *upload.Proof
+}
+
+// InstantResult is the answer: a challenge, the file, or neither ("go on uploading").
+type InstantResult struct {
+	Challenge *upload.Challenge
+	Answer    *meta.Answer
+}
+
+// CompleteRequest is what a client says at the end.
+type CompleteRequest struct {
+	SHA1 *upload.SHA1
+	Size *int64
+}
+
+// FileRequest describes a file that comes whole, in one request.
+type FileRequest struct {
+	Name        string
+	Path        string
+	ContentType string
+	Metadata    map[string]string
+	SHA1        *upload.SHA1
+	Replaces    string
+	Key         string
+}
+
+// Page is one page of a listing.
+type Page[T any] struct {
+	Items []T
+	More  bool
+}
+
+// FileContent is a file's bytes, wherever they are.
+type FileContent struct {
+	File upload.File
+	// Open reads length bytes from offset on. The caller closes.
+	Open func(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+	// Close ends the use of the content.
+	Close func() error
+}
+
+// Prefix is the part of an open upload that is contiguous and hashed.
+type Prefix struct {
+	Upload  upload.Upload
+	Content chunkstore.Content
+}

@@ -1,0 +1,105 @@
+package upload
+
+import "time"
+
+// File is one owner's named reference to a blob.
+type File struct {
+	ID          string
+	Owner       string
+	BlobID      string
+	Name        string
+	Path        string // folder-relative, data only; never a path on the server
+	ContentType string
+	Metadata    map[string]string
+	Size        int64
+	SHA1        SHA1
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+	Stored      bool // the blob is in a store, verified; otherwise in staging
+	Lost        bool // the blob's bytes are gone for good
+	Transfer    Transfer
+}
+
+// BlobState is where a blob stands.
+type BlobState string
+
+// The states of a blob.
+const (
+	BlobLive      BlobState = "live"
+	BlobCondemned BlobState = "condemned" // no file refers to it; deleted after a grace time unless one does again
+	BlobDeleting  BlobState = "deleting"  // its bytes are being deleted: never to be referred to again
+	BlobStranded  BlobState = "stranded"  // on a node that is away
+	BlobLost      BlobState = "lost"      // its bytes are gone or wrong
+)
+
+// Blob is stored content.
+type Blob struct {
+	ID          string
+	SHA1        SHA1
+	Size        int64
+	Root        Root   // zero until a worker has computed it
+	Hint        SHA1   // SHA-1 of the first HintLength bytes
+	CRC32C      uint32 // of the bytes as they were received
+	State       BlobState
+	Refs        int64  // files that refer to it
+	Node        string // the node whose staging has the bytes; empty: no staging copy any more
+	Staging     string // the upload whose staging data these are
+	Store       string // the store that has the verified bytes; empty: not yet
+	ObjectKey   string // where in that store
+	CreatedAt   time.Time
+	VerifiedAt  time.Time // when the store's copy was verified
+	CondemnedAt time.Time
+}
+
+// ObjectKeyFor is where a blob lives in a store: derived from the content, so that people can find
+// it, and from the blob's id, so that no two blobs ever share an object (a blob being deleted and
+// the same content arriving again, or two files with one SHA-1).
+func ObjectKeyFor(b *Blob) string {
+	sum := b.SHA1.String()
+	return sum[:2] + "/" + sum + "-" + b.ID
+}
+
+// TransferState is where a transfer stands.
+type TransferState string
+
+// The states of a transfer.
+const (
+	TransferQueued    TransferState = "queued"
+	TransferRunning   TransferState = "running"
+	TransferVerifying TransferState = "verifying"
+	TransferStored    TransferState = "stored"   // done; the staging copy goes after a grace time
+	TransferRetrying  TransferState = "retrying" // failed, will be tried again at NextAt
+	TransferDead      TransferState = "dead"     // will not be tried again by itself
+	TransferCancelled TransferState = "cancelled"
+)
+
+// Final reports whether nothing more happens to a transfer in this state by itself.
+func (s TransferState) Final() bool {
+	return s == TransferStored || s == TransferDead || s == TransferCancelled
+}
+
+// Transfer moves a blob from a node's staging to a store. Its row is the outbox entry, written in
+// the transaction that makes the file.
+type Transfer struct {
+	ID        string
+	BlobID    string
+	Node      string // where the bytes are
+	Store     string // where they go
+	State     TransferState
+	Bytes     int64 // sent so far
+	Size      int64
+	Attempts  int
+	NextAt    time.Time
+	LastError string
+	Lease     Lease
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// Lease is the right of one owner to work on something until it expires. Epoch is the fencing
+// token: it grows with every grant, and every write under the lease names it.
+type Lease struct {
+	Owner string
+	Epoch int64
+	Until time.Time
+}
