@@ -14,11 +14,14 @@ func (r Range) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(nil, "[%d,%d]", r.First, r.Last), nil
 }
 
-// UnmarshalJSON reads [first, last].
+// UnmarshalJSON reads [first, last]: two numbers, no more and no fewer.
 func (r *Range) UnmarshalJSON(b []byte) error {
-	var pair [2]int
+	var pair []int
 	if err := json.Unmarshal(b, &pair); err != nil {
 		return err
+	}
+	if len(pair) != 2 {
+		return Errorf(Invalid, "", "", "A range is [first, last].")
 	}
 	r.First, r.Last = pair[0], pair[1]
 	return nil

@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -41,6 +42,7 @@ const (
 	Canceled                        // the caller went away
 	Timeout                         // the request body came too slowly
 	MethodNotAllowed                // the address exists, the method does not
+	PreconditionFailed              // the content is not the version that was asked for: fetch it anew
 	kindCount
 )
 
@@ -52,6 +54,7 @@ var kindNames = [...]string{
 	ChunkConflict: "chunk_conflict", Incomplete: "incomplete", DigestMismatch: "digest_mismatch", KeyReused: "idempotency_key_reused",
 	BadRange: "range_not_satisfiable", NoRoom: "insufficient_storage", Unavailable: "unavailable", TooMany: "too_many_requests",
 	Conflict: "conflict", Canceled: "canceled", Timeout: "timeout", MethodNotAllowed: "method_not_allowed",
+	PreconditionFailed: "precondition_failed",
 }
 
 // Kinds lists every kind, for tables that must cover them all.
@@ -91,16 +94,20 @@ func Errorf(kind Kind, op, id, format string, args ...any) *Error {
 	return &Error{Op: op, Kind: kind, ID: id, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Wrap gives err a kind and an operation. It returns nil for nil, and leaves the kind of an error
-// that already has one.
+// Wrap gives err a kind and an operation. It returns nil for nil. If err is an Error already, its
+// kind and what it tells the user are kept: the outermost Error says it all.
 func Wrap(kind Kind, op, id string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if known := KindOf(err); known != Internal {
-		kind = known
+	outer := &Error{Op: op, Kind: kind, ID: id, Err: err}
+	if inner, ok := errors.AsType[*Error](err); ok {
+		outer.Kind, outer.Detail = inner.Kind, inner.Detail
+		outer.Ranges, outer.Want, outer.Got = inner.Ranges, inner.Want, inner.Got
+	} else if known, ok := errors.AsType[Kind](err); ok {
+		outer.Kind = known
 	}
-	return &Error{Op: op, Kind: kind, ID: id, Err: err}
+	return outer
 }
 
 func (e *Error) Error() string {
@@ -111,11 +118,10 @@ func (e *Error) Error() string {
 	if e.ID != "" {
 		b.WriteString(e.ID + ": ")
 	}
-	if e.Detail != "" {
-		b.WriteString(e.Detail)
-	} else {
-		b.WriteString(e.Kind.Error())
+	if _, wraps := errors.AsType[*Error](e.Err); wraps { // which says the rest
+		return b.String() + e.Err.Error()
 	}
+	b.WriteString(cmp.Or(e.Detail, e.Kind.Error()))
 	if e.Err != nil {
 		b.WriteString(": " + e.Err.Error())
 	}

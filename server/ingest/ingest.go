@@ -4,10 +4,10 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
-	"sync"
 	"time"
 
 	"gantry/chunkstore"
@@ -26,21 +26,53 @@ type Options struct {
 	StageGrace  time.Duration // how long the staging copy outlives its transfer
 	Scope       meta.Scope    // how far instant upload looks
 	Store       string        // where new blobs are transferred to
-	Janitor     time.Duration // how often the janitor looks; 0: never by itself
+	Janitor     time.Duration // how often the janitor looks
+	OrphanSweep time.Duration // how often it compares the stores with the database
+}
+
+func (o Options) withDefaults() Options {
+	o.MaxSize = cmp.Or(o.MaxSize, 1<<40)
+	o.UploadTTL = cmp.Or(o.UploadTTL, 7*24*time.Hour)
+	o.AnswerTTL = cmp.Or(o.AnswerTTL, 7*24*time.Hour)
+	o.DeleteGrace = cmp.Or(o.DeleteGrace, time.Hour)
+	o.StageGrace = cmp.Or(o.StageGrace, 10*time.Minute)
+	o.Scope = cmp.Or(o.Scope, meta.ScopeUser)
+	o.Janitor = cmp.Or(o.Janitor, time.Minute)
+	o.OrphanSweep = cmp.Or(o.OrphanSweep, 24*time.Hour)
+	o.MaxSize = min(o.MaxSize, upload.MaxSize)
+	return o
+}
+
+// Deps are the ports that the use cases stand on.
+type Deps struct {
+	Staging chunkstore.Staging
+	View    chunkstore.View
+	DB      meta.DB
+	Stores  map[string]store.Store
+	Wake    func() // tells the outbox relay that there is work; never blocks
+	Metrics *Metrics
+	Log     *slog.Logger
+	Now     func() time.Time // time.Now if nil
 }
 
 // Service is the use cases. It is made by New and safe for concurrent use.
 type Service struct {
-	opt     Options
-	staging chunkstore.Staging
-	view    chunkstore.View
-	db      meta.DB
-	stores  map[string]store.Store
-	wake    func() // tells the outbox relay that there is work; never blocks
-	log     *slog.Logger
-	now     func() time.Time
+	Deps
+	opt Options
 
-	wg sync.WaitGroup
+	keys    keyLocks // one request at a time for an Idempotency-Key
+	writing idSet    // whole files being written: not garbage, though no row knows them yet
+}
+
+// New returns the use cases; Recover is to be called before the first request.
+func New(opt Options, deps Deps) *Service {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = NewMetrics(nil)
+	}
+	return &Service{Deps: deps, opt: opt.withDefaults()}
 }
 
 // InitRequest is what a client says about a file that it is going to send.
@@ -50,7 +82,7 @@ type InitRequest struct {
 	Size        *int64 // nil: given at complete
 	SHA1        *upload.SHA1
 	Hint        *upload.SHA1
-	ChunkSize   int64 // a wish; 0: none
+	ChunkSize   *int64 // a wish
 	ContentType string
 	Metadata    map[string]string
 	Replaces    string

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gantry/chunkstore/disk"
+	"gantry/chunkstore/memory"
+	"gantry/config"
+	"gantry/internal/vfs"
+	"gantry/meta"
+	"gantry/meta/sqldb"
+	"gantry/server/ingest"
+	"gantry/store"
+	"gantry/store/local"
+	"gantry/transfer"
+	queue "gantry/transfer/queue/memory"
+	"gantry/upload"
+)
+
+// localStore is the name of the store that every node has: a directory beside its staging.
+const localStore = "local"
+
+// node is the parts of one node over its data directory, wired together. The directory is locked.
+type node struct {
+	id      string
+	unlock  func() error
+	db      *sqldb.DB
+	staging *disk.Staging
+	stores  map[string]store.Store
+	ingest  *ingest.Service
+	worker  *transfer.Worker
+}
+
+// openNode makes or opens a data directory. A directory that another process uses is an error.
+func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, log *slog.Logger) (n *node, err error) {
+	for _, dir := range []string{c.Data, filepath.Join(c.Data, "staging"), filepath.Join(c.Data, "store")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("cannot make the data directory: %w", err)
+		}
+	}
+	n = &node{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if n.unlock, err = vfs.LockDir(c.Data); err != nil {
+		return nil, err
+	}
+	if n.id, err = nodeID(c.Data); err != nil {
+		return nil, err
+	}
+	if n.db, err = sqldb.OpenSQLite(ctx, filepath.Join(c.Data, "gantry.db"), sqldb.Options{Log: log}); err != nil {
+		return nil, err
+	}
+	stagingFS, err := vfs.OpenOS(filepath.Join(c.Data, "staging"))
+	if err != nil {
+		return nil, err
+	}
+	n.staging, err = disk.Open(stagingFS, disk.Options{
+		Durability: disk.Durability(c.Durability),
+		MinFree:    int64(c.MinFree),
+		BootID:     bootID(),
+		Log:        log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	storeFS, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
+	if err != nil {
+		return nil, err
+	}
+	localDir, err := local.Open(storeFS)
+	if err != nil {
+		return nil, err
+	}
+	n.stores = map[string]store.Store{localStore: localDir}
+	n.worker = transfer.New(transfer.Options{Node: n.id, Workers: c.Workers, Log: log}, transfer.Deps{
+		Outbox:  n.db,
+		Staging: n.staging,
+		Stores:  n.stores,
+		Queue:   queue.New(),
+	})
+	n.ingest = ingest.New(ingest.Options{
+		Node:        n.id,
+		MaxSize:     int64(c.MaxSize),
+		UploadTTL:   c.UploadTTL,
+		DeleteGrace: c.DeleteGrace,
+		StageGrace:  c.StagingGrace,
+		Scope:       meta.Scope(c.DedupScope),
+		Store:       localStore,
+	}, ingest.Deps{
+		Staging: n.staging,
+		View:    memory.New(),
+		DB:      n.db,
+		Stores:  n.stores,
+		Wake:    n.worker.Wake,
+		Metrics: ingest.NewMetrics(reg),
+		Log:     log,
+	})
+	return n, nil
+}
+
+// close ends everything in the opposite order; the database is last but for the lock.
+func (n *node) close() error {
+	var errs []error
+	if n.staging != nil {
+		errs = append(errs, n.staging.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	if n.unlock != nil {
+		errs = append(errs, n.unlock())
+	}
+	return errors.Join(errs...)
+}
+
+// nodeID reads the node's name from its data directory, or gives it one at the first start.
+func nodeID(data string) (string, error) {
+	path := filepath.Join(data, "node")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := upload.NewNodeID()
+		return id, writeDurably(path, id+"\n")
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot read the node's id: %w", err)
+	}
+	id := strings.TrimSpace(string(text))
+	if _, ok := upload.ParseUploadID(upload.NewUploadID(id)); !ok {
+		return "", fmt.Errorf("%s does not contain a node id; restore it from a backup, or delete it if the directory has no uploads", path)
+	}
+	return id, nil
+}
+
+// writeDurably replaces a small file so that a crash leaves the old one or the new one.
+func writeDurably(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// bootID changes with every start of the operating system: as long as it is the same, what was
+// written to the page cache is still there. Where there is none every start counts as a new one.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown-" + upload.NewNodeID()
+	}
+	return strings.TrimSpace(string(text))
+}

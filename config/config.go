@@ -1,0 +1,288 @@
+// Package config is the server's one typed configuration: defaults < file < environment < flags.
+// Only cmd imports it; every other package has Options of its own.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/providers/posflag"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
+)
+
+// EnvPrefix begins every environment variable: the setting "token_file" is GANTRY_TOKEN_FILE.
+const EnvPrefix = "GANTRY_"
+
+// Config is all settings of `gantry serve`. A field's `koanf` tag is its name in the file, upper case
+// with EnvPrefix in the environment, and with dashes as a flag; `help` says what it does.
+type Config struct {
+	Listen       string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
+	Management   string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
+	Data         string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
+	TokenFile    string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
+	MaxSize      Bytes         `koanf:"max_size" help:"the largest file taken"`
+	Durability   string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
+	MinFree      Bytes         `koanf:"min_free" help:"no new uploads when less than this is free on the disk"`
+	UploadTTL    time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
+	DeleteGrace  time.Duration `koanf:"delete_grace" help:"how long content that no file refers to is kept"`
+	StagingGrace time.Duration `koanf:"staging_grace" help:"how long the staging copy is kept after the store's was verified"`
+	DedupScope   string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
+	Workers      int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
+	MinRate      Bytes         `koanf:"min_rate" help:"bytes per second that a request's body must keep up"`
+	Drain        time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
+	LogLevel     string        `koanf:"log_level" help:"debug, info, warn or error"`
+	LogFormat    string        `koanf:"log_format" help:"text or json"`
+}
+
+// Default is what holds where nothing else is said.
+func Default() Config {
+	return Config{
+		Listen:       "127.0.0.1:8080",
+		Management:   "127.0.0.1:8081",
+		Data:         "data",
+		MaxSize:      1 << 40,
+		Durability:   "complete",
+		MinFree:      1 << 30,
+		UploadTTL:    7 * 24 * time.Hour,
+		DeleteGrace:  time.Hour,
+		StagingGrace: 10 * time.Minute,
+		DedupScope:   "user",
+		MinRate:      1 << 10,
+		Drain:        30 * time.Second,
+		LogLevel:     "info",
+		LogFormat:    "text",
+	}
+}
+
+// Bytes is a number of bytes that people may write as "10GiB".
+type Bytes int64
+
+// UnmarshalText reads "1048576", "1MiB" or "1 MB".
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := humanize.ParseBytes(string(text))
+	if err != nil || n > 1<<62 {
+		return fmt.Errorf("%q is not a size like 64MiB", text)
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+func (b Bytes) String() string { return humanize.IBytes(uint64(b)) }
+
+// Setting is one field of Config, as flags, environment and docs name it.
+type Setting struct {
+	Key, Env, Flag, Default, Help string
+}
+
+// Settings lists all settings in the order of Config's fields.
+func Settings() []Setting {
+	defaults := reflect.ValueOf(Default())
+	settings := make([]Setting, defaults.NumField())
+	for i := range settings {
+		field := defaults.Type().Field(i)
+		key := field.Tag.Get("koanf")
+		settings[i] = Setting{
+			Key:     key,
+			Env:     EnvPrefix + strings.ToUpper(key),
+			Flag:    strings.ReplaceAll(key, "_", "-"),
+			Default: fmt.Sprint(defaults.Field(i).Interface()),
+			Help:    field.Tag.Get("help"),
+		}
+	}
+	return settings
+}
+
+// AddFlags defines a flag for every setting, and --config for the file.
+func AddFlags(flags *pflag.FlagSet) {
+	flags.String("config", "", "YAML file with settings (GANTRY_CONFIG)")
+	for _, s := range Settings() {
+		flags.String(s.Flag, s.Default, s.Help+" ("+s.Env+")")
+	}
+}
+
+// Load reads file, environment and flags over the defaults, and validates. It reports everything that
+// is wrong at once.
+func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
+	k := koanf.New(".")
+	known := func(key string) bool {
+		return slices.ContainsFunc(Settings(), func(s Setting) bool { return s.Key == key })
+	}
+	if err := k.Load(confmap.Provider(defaultMap(), "."), nil); err != nil {
+		return Config{}, err
+	}
+	if path := configPath(flags, environ); path != "" {
+		fromFile := koanf.New(".")
+		if err := fromFile.Load(file.Provider(path), yaml.Parser()); err != nil {
+			return Config{}, fmt.Errorf("cannot read the configuration file %s: %w", path, err)
+		}
+		for _, key := range fromFile.Keys() {
+			if !known(key) {
+				return Config{}, fmt.Errorf("%s: there is no setting %q; \"gantry serve --help\" lists them", path, key)
+			}
+		}
+		if err := k.Merge(fromFile); err != nil {
+			return Config{}, err
+		}
+	}
+	fromEnv := env.Provider(".", env.Opt{
+		Prefix:      EnvPrefix,
+		EnvironFunc: func() []string { return environ },
+		TransformFunc: func(name, value string) (string, any) {
+			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
+			if !known(key) { // GANTRY_SERVER and the like belong to the client commands
+				return "", nil
+			}
+			return key, value
+		},
+	})
+	if err := k.Load(fromEnv, nil); err != nil {
+		return Config{}, err
+	}
+	fromFlags := posflag.ProviderWithFlag(flags, ".", k, func(f *pflag.Flag) (string, any) {
+		key := strings.ReplaceAll(f.Name, "-", "_")
+		if !known(key) || !f.Changed {
+			return "", nil
+		}
+		return key, f.Value.String()
+	})
+	if err := k.Load(fromFlags, nil); err != nil {
+		return Config{}, err
+	}
+	var c Config
+	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+		Result:           &c,
+		TagName:          "koanf",
+		WeaklyTypedInput: true,
+		DecodeHook: mapstructure.ComposeDecodeHookFunc(
+			numberToText, mapstructure.TextUnmarshallerHookFunc(), mapstructure.StringToTimeDurationHookFunc()),
+	}})
+	if err != nil {
+		return Config{}, err
+	}
+	return c, c.Validate()
+}
+
+func defaultMap() map[string]any {
+	m := make(map[string]any)
+	for _, s := range Settings() {
+		m[s.Key] = s.Default
+	}
+	return m
+}
+
+// numberToText lets a size in YAML be a plain number.
+func numberToText(from, to reflect.Type, value any) (any, error) {
+	if to == reflect.TypeFor[Bytes]() && from.Kind() != reflect.String {
+		return fmt.Sprint(value), nil
+	}
+	return value, nil
+}
+
+func configPath(flags *pflag.FlagSet, environ []string) string {
+	if path, err := flags.GetString("config"); err == nil && path != "" {
+		return path
+	}
+	for _, entry := range environ {
+		if path, ok := strings.CutPrefix(entry, EnvPrefix+"CONFIG="); ok {
+			return path
+		}
+	}
+	return ""
+}
+
+// Validate reports all that is wrong with the settings.
+func (c *Config) Validate() error {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, address := range []struct{ name, value string }{{"listen", c.Listen}, {"management", c.Management}} {
+		if _, _, err := net.SplitHostPort(address.value); err != nil {
+			refuse("%s: %q is not an address like 127.0.0.1:8080", address.name, address.value)
+		}
+	}
+	if c.TokenFile == "" && !Loopback(c.Listen) {
+		refuse("listen: %s can be reached from other machines, and anybody there could read and write files. "+
+			"Make a token (for example: openssl rand -hex 32 > token; chmod 600 token) and name it with --token-file, or listen on 127.0.0.1", c.Listen)
+	}
+	if !Loopback(c.Management) {
+		refuse("management: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", c.Management)
+	}
+	oneOf := func(name, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			refuse("%s: %q is not one of %s", name, value, strings.Join(allowed, ", "))
+		}
+	}
+	oneOf("durability", c.Durability, "complete", "chunk")
+	oneOf("dedup_scope", c.DedupScope, "user", "global", "server")
+	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
+	oneOf("log_format", c.LogFormat, "text", "json")
+	for _, period := range []struct {
+		name  string
+		value time.Duration
+	}{{"upload_ttl", c.UploadTTL}, {"delete_grace", c.DeleteGrace}, {"staging_grace", c.StagingGrace}, {"drain", c.Drain}} {
+		if period.value <= 0 {
+			refuse("%s: %s is not a positive time", period.name, period.value)
+		}
+	}
+	if c.MaxSize <= 0 {
+		refuse("max_size: must be positive")
+	}
+	if c.Workers < 0 {
+		refuse("transfer_workers: must not be negative")
+	}
+	if c.Data == "" {
+		refuse("data: a directory is needed")
+	}
+	return errors.Join(errs...)
+}
+
+// Loopback reports whether an address can only be reached from this machine.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// minToken is the least length of a bearer token that is not worth guessing.
+const minToken = 16
+
+// Token reads the bearer token, "" if no file is set.
+func (c *Config) Token() (Secret, error) {
+	if c.TokenFile == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(c.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if len(token) < minToken {
+		return "", fmt.Errorf("token_file: the token in %s is shorter than %d characters; make one with: openssl rand -hex 32", c.TokenFile, minToken)
+	}
+	return Secret(token), nil
+}
+
+// Secret is text that is never printed or logged.
+type Secret string
+
+// Format prints a placeholder whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
+
+// MarshalText keeps the secret out of JSON and logs.
+func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func load(t *testing.T, environ []string, args ...string) (Config, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	AddFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return Load(flags, environ)
+}
+
+func TestDefaultsHold(t *testing.T) {
+	c, err := load(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c != Default() {
+		t.Errorf("got %+v, want %+v", c, Default())
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gantry.yaml")
+	text := "max_size: 10GiB\nmin_free: 2097152\nupload_ttl: 24h\nlog_level: warn\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := load(t, []string{"GANTRY_CONFIG=" + path, "GANTRY_UPLOAD_TTL=48h", "GANTRY_LOG_LEVEL=error", "GANTRY_SERVER=http://x"}, "--log-level", "debug")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxSize != 10<<30 || c.MinFree != 2<<20 {
+		t.Errorf("file over defaults: max_size %d, min_free %d", c.MaxSize, c.MinFree)
+	}
+	if c.UploadTTL != 48*time.Hour {
+		t.Errorf("environment over file: upload_ttl %v", c.UploadTTL)
+	}
+	if c.LogLevel != "debug" {
+		t.Errorf("flag over environment: log_level %s", c.LogLevel)
+	}
+}
+
+func TestEverythingWrongIsSaidAtOnce(t *testing.T) {
+	_, err := load(t, nil, "--listen=0.0.0.0:80", "--management=:9", "--durability=maybe", "--upload-ttl=-1s")
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"token-file", "management", "durability", "upload_ttl"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("does not mention %s: %v", want, err)
+		}
+	}
+}
+
+func TestUnknownSettingInFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gantry.yaml")
+	if err := os.WriteFile(path, []byte("lisen: 127.0.0.1:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(t, nil, "--config", path); err == nil || !strings.Contains(err.Error(), "lisen") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestToken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	c := Config{TokenFile: path}
+	if _, err := c.Token(); err == nil {
+		t.Error("a missing file was accepted")
+	}
+	if err := os.WriteFile(path, []byte("short\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Token(); err == nil {
+		t.Error("a short token was accepted")
+	}
+	if err := os.WriteFile(path, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token, err := c.Token()
+	if err != nil || string(token) != "0123456789abcdef" {
+		t.Fatalf("got %q, %v", string(token), err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("token", "token", token)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("token", "token", token)
+	fmt.Fprintf(&log, "%v %s %q %x %+v", token, token, token, token, struct{ T Secret }{token})
+	if strings.Contains(log.String(), "0123") || strings.Contains(log.String(), "3031") {
+		t.Errorf("the token was printed: %s", log.String())
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:1": true, "localhost:0": true, "[::1]:80": true, "127.8.9.1:1": true,
+		"0.0.0.0:1": false, ":8080": false, "[::]:1": false, "192.168.1.1:1": false, "example.org:1": false, "x": false,
+	} {
+		if Loopback(address) != want {
+			t.Errorf("Loopback(%q) = %v", address, !want)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+
+	"gantry/meta"
+	"gantry/upload"
+)
+
+// maxFailures is how many wrong proofs an owner may give within chunkstore.FailureWindow before
+// getting decoys only.
+const maxFailures = 5
+
+// Instant turns an open upload into a file of content that the server has already, if the client
+// proves that it has that content too: first a challenge, then, with a proof, the file. A result
+// with neither means: go on uploading. It is the same for content that is unknown, that is another
+// owner's outside the scope, and for a wrong proof.
+func (s *Service) Instant(ctx context.Context, owner, id string, r InstantRequest) (InstantResult, error) {
+	const op = "ingest.Instant"
+	u, answer, err := s.lookUp(ctx, owner, id)
+	if err != nil {
+		return InstantResult{}, upload.Wrap(upload.Internal, op, id, err)
+	}
+	switch {
+	case answer != nil && answer.State == upload.Complete:
+		return InstantResult{Answer: answer}, nil // repeated
+	case answer != nil:
+		return InstantResult{}, notOpen(op, answer)
+	case u.Size < upload.MinInstantSize:
+		return InstantResult{}, nil // also while the size is unknown
+	case r.Proof == nil:
+		c, err := s.challenge(ctx, owner, &u, r.SHA1)
+		if err != nil {
+			return InstantResult{}, err
+		}
+		return InstantResult{Challenge: &c}, nil
+	}
+	result, err := s.prove(ctx, owner, &u, r)
+	return result, upload.Wrap(upload.Internal, op, id, err)
+}
+
+// challenge asks for leaves of the content with this SHA-1, or of nothing: whoever fails too often,
+// and whoever asks for content that cannot be given, gets a decoy.
+func (s *Service) challenge(ctx context.Context, owner string, u *upload.Upload, sha1 upload.SHA1) (upload.Challenge, error) {
+	const op = "ingest.Instant"
+	c := upload.NewChallenge(u.Size, s.Now())
+	c.Owner, c.UploadID, c.SHA1 = owner, u.ID, sha1
+	blob, err := s.DB.FindContent(ctx, s.opt.Scope, owner, sha1, u.Size)
+	if err != nil && !errors.Is(err, upload.NotFound) {
+		return upload.Challenge{}, upload.Wrap(upload.Unavailable, op, u.ID, err)
+	}
+	s.Metrics.check("challenge", err == nil)
+	failures, failErr := s.View.Failures(ctx, owner, s.Now())
+	if failErr != nil {
+		return upload.Challenge{}, upload.Wrap(upload.Unavailable, op, u.ID, failErr)
+	}
+	if err == nil && failures < maxFailures {
+		c.BlobID, c.Root = blob.ID, blob.Root
+	}
+	if err := s.View.PutChallenge(ctx, c); err != nil {
+		return upload.Challenge{}, upload.Wrap(upload.Unavailable, op, u.ID, err)
+	}
+	return c, nil
+}
+
+// prove checks a proof. Only a wrong answer to a real challenge counts as a failure: an honest client
+// whose content is new answers decoys all the time.
+func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r InstantRequest) (InstantResult, error) {
+	now := s.Now()
+	c, err := s.View.TakeChallenge(ctx, r.Proof.Challenge, now)
+	if errors.Is(err, upload.NotFound) {
+		return InstantResult{}, nil // used, expired, or never given
+	}
+	if err != nil {
+		return InstantResult{}, err
+	}
+	bound := c.Owner == owner && c.UploadID == u.ID && c.SHA1 == r.SHA1 && c.Size == u.Size
+	if !bound || !r.Proof.Satisfies(&c) {
+		if c.BlobID == "" {
+			s.Metrics.check("proof", false)
+			return InstantResult{}, nil
+		}
+		s.Metrics.checks.WithLabelValues("proof", "fail").Inc()
+		_, err := s.View.CountFailure(ctx, owner, now)
+		return InstantResult{}, err
+	}
+	s.Metrics.check("proof", true)
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	answer, err := s.DB.CommitInstant(ctx, s.commitOf(u), c.BlobID)
+	if errors.Is(err, upload.NotFound) {
+		return InstantResult{}, nil // deleted meanwhile
+	}
+	if err != nil {
+		return InstantResult{}, err
+	}
+	if answer.State != upload.Complete {
+		return InstantResult{}, notOpen("ingest.Instant", &answer)
+	}
+	if answer.Instant {
+		s.tookInstant(ctx, u, &answer)
+	}
+	return InstantResult{Answer: &answer}, nil
+}
+
+// tookInstant frees what an upload had received before it turned out not to be needed.
+func (s *Service) tookInstant(ctx context.Context, u *upload.Upload, answer *meta.Answer) {
+	s.Metrics.finished.WithLabelValues("instant").Inc()
+	s.Metrics.saved.Add(float64(answer.File.Size - u.ReceivedBytes))
+	if err := s.drop(ctx, u.ID); err != nil {
+		s.Log.Warn("cannot drop the bytes of an instant upload; the next start will", "upload_id", u.ID, "error", err)
+	}
+}

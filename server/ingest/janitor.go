@@ -1,0 +1,227 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"gantry/meta"
+	"gantry/store"
+	"gantry/upload"
+)
+
+const (
+	sweepBatch  = 500       // rows or names per step of the janitor
+	orphanGrace = time.Hour // an object without a row is left alone for so long
+)
+
+// Recover puts this node's staging in agreement with the database, after a start and before the first
+// request: uploads that ended while the process died are finished or dropped, and the view of the
+// open ones is rebuilt. It may be repeated.
+func (s *Service) Recover(ctx context.Context) error {
+	const op = "ingest.Recover"
+	for u := range s.Staging.All() {
+		answer, err := s.DB.Answer(ctx, u.ID)
+		switch {
+		case errors.Is(err, upload.NotFound):
+			err = s.View.Put(ctx, u.Spec)
+		case err == nil && answer.State == upload.Complete && !answer.Instant:
+			err = s.Staging.Commit(ctx, u.ID)
+		case err == nil:
+			err = s.Staging.Discard(ctx, u.ID)
+		}
+		if err != nil {
+			return upload.Wrap(upload.Unavailable, op, u.ID, err)
+		}
+	}
+	return upload.Wrap(upload.Unavailable, op, "", s.dropOrphanData(ctx))
+}
+
+// Run is the janitor: it looks once per Options.Janitor until ctx is done. What fails is logged and
+// tried again at the next round.
+func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(s.opt.Janitor)
+	defer tick.Stop()
+	lastSweep := s.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := s.Clean(ctx)
+		if now := s.Now(); now.Sub(lastSweep) >= s.opt.OrphanSweep || now.Before(lastSweep) {
+			lastSweep = now
+			err = errors.Join(err, s.dropOrphanData(ctx), s.dropOrphanObjects(ctx))
+		}
+		if err != nil && ctx.Err() == nil {
+			s.Log.Error("the janitor could not clean everything up; it will try again", "error", err)
+		}
+	}
+}
+
+// Clean is one round of the janitor: expired uploads, staging copies that a store has, blobs without
+// files, expired answers.
+func (s *Service) Clean(ctx context.Context) error {
+	return errors.Join(s.expireUploads(ctx), s.dropStaged(ctx), s.collectBlobs(ctx), s.forgetAnswers(ctx))
+}
+
+func (s *Service) expireUploads(ctx context.Context) error {
+	var errs []error
+	before := s.Now().Add(-s.opt.UploadTTL)
+	for u := range s.Staging.All() {
+		if !u.UpdatedAt.Before(before) || ctx.Err() != nil {
+			continue
+		}
+		if _, err := s.end(ctx, &u, meta.Answer{State: upload.Expired}); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropStaged deletes staging copies whose blob was verified in its store a grace time ago. Those who
+// are reading one go on reading.
+func (s *Service) dropStaged(ctx context.Context) error {
+	for {
+		blobs, err := s.DB.Droppable(ctx, s.opt.Node, s.Now().Add(-s.opt.StageGrace), sweepBatch)
+		if err != nil || len(blobs) == 0 {
+			return err
+		}
+		for i := range blobs {
+			if err := s.Staging.Discard(ctx, blobs[i].Staging); err != nil {
+				return err
+			}
+			if err := s.DB.StagingDropped(ctx, blobs[i].ID); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// collectBlobs deletes blobs that no file has referred to for a grace time. The row goes last, so
+// that a crash leaves it to be done again.
+func (s *Service) collectBlobs(ctx context.Context) error {
+	for {
+		now := s.Now()
+		blobs, err := s.DB.Collect(ctx, now.Add(-s.opt.DeleteGrace), now, sweepBatch)
+		if err != nil {
+			return err
+		}
+		for i := range blobs {
+			if err := s.deleteBlob(ctx, &blobs[i]); err != nil {
+				return err
+			}
+		}
+		if len(blobs) < sweepBatch {
+			return nil
+		}
+	}
+}
+
+func (s *Service) deleteBlob(ctx context.Context, b *upload.Blob) error {
+	if b.Store != "" {
+		st, ok := s.Stores[b.Store]
+		if !ok {
+			return upload.Errorf(upload.Unavailable, "ingest.deleteBlob", b.ID, "The store %q is not configured.", b.Store)
+		}
+		if err := st.Delete(ctx, b.ObjectKey); err != nil {
+			return err
+		}
+	}
+	// A transfer that was stopped half way may have put an object that no row knows.
+	if st, ok := s.Stores[s.opt.Store]; ok && b.Store != s.opt.Store {
+		if err := st.Delete(ctx, upload.ObjectKeyFor(b)); err != nil {
+			return err
+		}
+	}
+	if b.Staging != "" && b.Node == s.opt.Node {
+		if err := s.Staging.Discard(ctx, b.Staging); err != nil {
+			return err
+		}
+	}
+	return s.DB.Deleted(ctx, b.ID)
+}
+
+func (s *Service) forgetAnswers(ctx context.Context) error {
+	_, err := s.DB.ForgetAnswers(ctx, s.Now())
+	return err
+}
+
+// dropOrphanData deletes staging data that no blob refers to. The order matters: what is being
+// written is looked at after the names were read and before the database is asked, so a file that is
+// finished in between is known by then.
+func (s *Service) dropOrphanData(ctx context.Context) error {
+	ids, err := s.Staging.Data()
+	if err != nil {
+		return err
+	}
+	ids = slices.DeleteFunc(ids, s.writing.has)
+	for batch := range slices.Chunk(ids, sweepBatch) {
+		known, err := s.DB.KnownStaging(ctx, batch)
+		if err != nil {
+			return err
+		}
+		for _, id := range batch {
+			if known[id] {
+				continue
+			}
+			if err := s.Staging.Discard(ctx, id); err != nil {
+				return err
+			}
+			s.Log.Info("dropped staging data that no file refers to", "upload_id", id)
+		}
+	}
+	return nil
+}
+
+// dropOrphanObjects deletes objects that no blob refers to: left by a worker that lost its lease
+// after it had put one.
+func (s *Service) dropOrphanObjects(ctx context.Context) error {
+	return s.eachOrphanObject(ctx, s.Now().Add(-orphanGrace).Unix(), func(name, key string, st store.Store) error {
+		s.Log.Info("deleting an object that no blob refers to", "store", name, "key", key)
+		return st.Delete(ctx, key)
+	})
+}
+
+// eachOrphanObject calls f for every object made before the time given (Unix seconds) that belongs to
+// no blob.
+func (s *Service) eachOrphanObject(ctx context.Context, before int64, f func(name, key string, st store.Store) error) error {
+	for name, st := range s.Stores {
+		var keys []string
+		check := func() error {
+			known, err := s.DB.KnownObjects(ctx, name, keys)
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				if known[key] {
+					continue
+				}
+				if err := f(name, key, st); err != nil {
+					return err
+				}
+			}
+			keys = keys[:0]
+			return nil
+		}
+		for object, err := range st.List(ctx) {
+			if err != nil {
+				return err
+			}
+			if object.Unix >= before {
+				continue
+			}
+			if keys = append(keys, object.Key); len(keys) == sweepBatch {
+				if err := check(); err != nil {
+					return err
+				}
+			}
+		}
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

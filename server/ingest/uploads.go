@@ -1,0 +1,443 @@
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"golang.org/x/text/unicode/norm"
+
+	"gantry/chunkstore"
+	"gantry/meta"
+	"gantry/upload"
+)
+
+// finishTimeout bounds a durable step that goes on though its caller went away.
+const finishTimeout = 30 * time.Second
+
+// finishing returns a context for a durable step that must not stop half way.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+}
+
+// Init opens an upload. With a Key it may be repeated: the second result is then true and the first
+// is the upload as it stands by now, even if it has ended. upload.KeyReused if the key stood for
+// another request.
+func (s *Service) Init(ctx context.Context, owner string, r InitRequest) (Opened, bool, error) {
+	const op = "ingest.Init"
+	spec, err := s.spec(owner, &r)
+	if err != nil {
+		return Opened{}, false, upload.Wrap(upload.Invalid, op, "", err)
+	}
+	if r.Replaces != "" {
+		if _, err := s.DB.File(ctx, owner, r.Replaces); err != nil {
+			return Opened{}, false, upload.Wrap(upload.Internal, op, r.Replaces, err)
+		}
+	}
+	defer s.keys.lock(keyOf(owner, r.Key))()
+	if r.Key != "" {
+		earlier, err := s.statusByKey(ctx, owner, r.Key, spec.Fingerprint)
+		if err == nil {
+			opened, err := s.opened(ctx, owner, earlier, &r)
+			return opened, true, err
+		}
+		if !errors.Is(err, upload.NotFound) {
+			return Opened{}, false, upload.Wrap(upload.Internal, op, "", err)
+		}
+	}
+	if err := s.Staging.Create(ctx, spec); err != nil {
+		return Opened{}, false, upload.Wrap(upload.Internal, op, "", err)
+	}
+	if err := s.View.Put(ctx, spec); err != nil {
+		return Opened{}, false, upload.Wrap(upload.Unavailable, op, spec.ID, err)
+	}
+	s.Metrics.created.Inc()
+	status, err := s.Status(ctx, owner, spec.ID)
+	if err != nil {
+		return Opened{}, false, err
+	}
+	opened, err := s.opened(ctx, owner, status, &r)
+	return opened, false, err
+}
+
+// spec checks a request and decides what the upload will be.
+func (s *Service) spec(owner string, r *InitRequest) (upload.Spec, error) {
+	spec := upload.Spec{Owner: owner, Size: upload.UnknownSize, Replaces: r.Replaces, Key: r.Key}
+	var err error
+	if spec.Name, spec.Path, err = checkNames(r.Name, r.Path, r.ContentType, r.Metadata); err != nil {
+		return spec, err
+	}
+	if r.Size != nil {
+		if err := upload.CheckSize(*r.Size, s.opt.MaxSize); err != nil {
+			return spec, err
+		}
+		spec.Size = *r.Size
+	}
+	var wish int64
+	if r.ChunkSize != nil {
+		if wish = *r.ChunkSize; wish <= 0 {
+			return spec, upload.Errorf(upload.InvalidSize, "", "", "chunk_size is a positive number of bytes, or absent.")
+		}
+	}
+	if r.SHA1 != nil {
+		spec.SHA1 = *r.SHA1
+	}
+	spec.ContentType, spec.Metadata = r.ContentType, r.Metadata
+	spec.ChunkSize = upload.ChooseChunkSize(spec.Size, wish)
+	spec.Fingerprint = fingerprint("upload", r.Name, r.Path, r.Size, r.SHA1, r.ContentType, r.Metadata, r.Replaces)
+	spec.ID = upload.NewUploadID(s.opt.Node)
+	spec.CreatedAt = s.Now().UTC()
+	return spec, nil
+}
+
+// checkNames refuses unacceptable names and returns name and path in Unicode's composed form (NFC),
+// so that the same name typed on two systems is the same.
+func checkNames(name, path, contentType string, metadata map[string]string) (string, string, error) {
+	name, path = norm.NFC.String(name), norm.NFC.String(path)
+	return name, path, errors.Join(upload.CheckName(name), upload.CheckPath(path),
+		upload.CheckContentType(contentType), upload.CheckMetadata(metadata))
+}
+
+func fingerprint(parts ...any) string {
+	text, _ := json.Marshal(parts) // strings, numbers and maps of strings: never fails
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// keyOf names an owner's Idempotency-Key, "" for none.
+func keyOf(owner, key string) string {
+	if key == "" {
+		return ""
+	}
+	return owner + "\x00" + key
+}
+
+// statusByKey returns what an earlier request with this key began; upload.NotFound if there was none.
+func (s *Service) statusByKey(ctx context.Context, owner, key, fingerprint string) (Status, error) {
+	id, err := s.View.ByKey(ctx, owner, key)
+	if err != nil {
+		return Status{}, err
+	}
+	if id != "" {
+		u, err := s.Staging.Get(id)
+		switch {
+		case err == nil && u.Fingerprint != fingerprint:
+			return Status{}, keyReused(key)
+		case err == nil:
+			return s.Status(ctx, owner, id)
+		case !errors.Is(err, upload.NotFound):
+			return Status{}, err
+		}
+	}
+	answer, err := s.DB.AnswerByKey(ctx, owner, key)
+	if err != nil {
+		return Status{}, err
+	}
+	if answer.Fingerprint != fingerprint {
+		return Status{}, keyReused(key)
+	}
+	return Status{ID: answer.UploadID, State: answer.State, Answer: answer}, nil
+}
+
+func keyReused(key string) error {
+	return upload.Errorf(upload.KeyReused, "", "", "The Idempotency-Key %q was used for another request. Take a new key for a new request.", key)
+}
+
+// opened adds to an upload's status what init tells about content that may be here already.
+func (s *Service) opened(ctx context.Context, owner string, status Status, r *InitRequest) (Opened, error) {
+	opened := Opened{Status: status, Known: KnownNo}
+	u := &status.Upload
+	if status.State != upload.Open || u.Size < upload.MinInstantSize {
+		return opened, nil
+	}
+	if r.SHA1 != nil {
+		c, err := s.challenge(ctx, owner, u, *r.SHA1)
+		if err != nil {
+			return Opened{}, err
+		}
+		opened.Challenge, opened.Known = &c, KnownMaybe
+		return opened, nil
+	}
+	if r.Hint != nil {
+		known, err := s.DB.KnowsHint(ctx, s.opt.Scope, owner, *r.Hint, u.Size)
+		if err != nil {
+			return Opened{}, upload.Wrap(upload.Internal, "ingest.Init", u.ID, err)
+		}
+		s.Metrics.check("hint", known)
+		if known {
+			opened.Known = KnownMaybe
+		}
+	}
+	return opened, nil
+}
+
+// lookUp returns an upload of owner that is open on this node. If it has ended instead, it returns
+// how; upload.NotFound if it is unknown or another owner's.
+func (s *Service) lookUp(ctx context.Context, owner, id string) (upload.Upload, *meta.Answer, error) {
+	u, err := s.Staging.Get(id)
+	if err == nil && u.Owner != owner {
+		return upload.Upload{}, nil, notFound(id)
+	}
+	if err == nil && !u.Sealed {
+		return u, nil, nil
+	}
+	if err != nil && !errors.Is(err, upload.NotFound) {
+		return upload.Upload{}, nil, err
+	}
+	answer, answerErr := s.DB.Answer(ctx, id)
+	switch {
+	case answerErr == nil && answer.Owner == owner:
+		return upload.Upload{}, &answer, nil
+	case answerErr == nil:
+		return upload.Upload{}, nil, notFound(id)
+	case !errors.Is(answerErr, upload.NotFound):
+		return upload.Upload{}, nil, answerErr
+	case err == nil: // sealed, its complete not yet committed
+		return u, nil, nil
+	}
+	return upload.Upload{}, nil, notFound(id)
+}
+
+func notFound(id string) error {
+	return upload.Errorf(upload.NotFound, "", id, "There is no such upload.")
+}
+
+// PutChunk takes one chunk in. It may be repeated; see chunkstore.Staging.
+func (s *Service) PutChunk(ctx context.Context, owner, id string, index int, body chunkstore.Body) error {
+	const op = "ingest.PutChunk"
+	u, answer, err := s.lookUp(ctx, owner, id)
+	if err != nil {
+		return upload.Wrap(upload.Internal, op, id, err)
+	}
+	if answer != nil {
+		return notOpen(op, answer)
+	}
+	if u.Size < 0 && index >= 0 && index < upload.MaxChunks && u.Layout().Offset(index)+body.Length > s.opt.MaxSize {
+		return upload.Wrap(upload.TooLarge, op, id, upload.CheckSize(u.Layout().Offset(index)+body.Length, s.opt.MaxSize))
+	}
+	if err := s.Staging.WriteChunk(ctx, id, index, body); err != nil {
+		if errors.Is(err, upload.NotFound) { // it ended while the chunk was under way
+			return upload.Errorf(upload.NotOpen, op, id, "The upload ended while the chunk was being sent.")
+		}
+		return upload.Wrap(upload.Internal, op, id, err)
+	}
+	s.Metrics.received.Add(float64(body.Length))
+	return nil
+}
+
+func notOpen(op string, a *meta.Answer) error {
+	return upload.Errorf(upload.NotOpen, op, a.UploadID, "The upload is %s and takes no more chunks.", a.State)
+}
+
+// Status tells where an upload stands.
+func (s *Service) Status(ctx context.Context, owner, id string) (Status, error) {
+	u, answer, err := s.lookUp(ctx, owner, id)
+	if err != nil {
+		return Status{}, upload.Wrap(upload.Internal, "ingest.Status", id, err)
+	}
+	if answer != nil {
+		return Status{ID: id, State: answer.State, Answer: *answer}, nil
+	}
+	return s.openStatus(u), nil
+}
+
+func (s *Service) openStatus(u upload.Upload) Status {
+	return Status{ID: u.ID, State: upload.Open, Upload: u, ExpiresAt: u.UpdatedAt.Add(s.opt.UploadTTL)}
+}
+
+// Uploads lists an owner's open uploads in the order of ids, those after the id given.
+func (s *Service) Uploads(ctx context.Context, owner, after string, limit int) (Page[Status], error) {
+	ids, err := s.View.List(ctx, owner, after, limit+1)
+	if err != nil {
+		return Page[Status]{}, upload.Wrap(upload.Unavailable, "ingest.Uploads", "", err)
+	}
+	page := Page[Status]{More: len(ids) > limit}
+	for _, id := range ids[:min(limit, len(ids))] {
+		u, err := s.Staging.Get(id)
+		if errors.Is(err, upload.NotFound) {
+			continue // ended since the view was read
+		}
+		if err != nil {
+			return Page[Status]{}, err
+		}
+		page.Items = append(page.Items, s.openStatus(u))
+	}
+	return page, nil
+}
+
+// Complete makes a file of an upload whose chunks are all there. It may be repeated and then gives
+// the same answer. upload.Incomplete lists chunks to be sent (again); upload.DigestMismatch ends the
+// upload: its bytes are not those announced, and they are dropped.
+func (s *Service) Complete(ctx context.Context, owner, id string, r CompleteRequest) (upload.File, error) {
+	const op = "ingest.Complete"
+	u, answer, err := s.lookUp(ctx, owner, id)
+	if err != nil {
+		return upload.File{}, upload.Wrap(upload.Internal, op, id, err)
+	}
+	if answer != nil {
+		return completed(op, answer)
+	}
+	size := upload.UnknownSize
+	if r.Size != nil {
+		if size = *r.Size; size < 0 {
+			return upload.File{}, upload.Errorf(upload.InvalidSize, op, id, "A size is not negative.")
+		}
+	}
+	sealed, err := s.Staging.Seal(ctx, id, size)
+	if errors.Is(err, upload.NotFound) { // another complete or a cancel was faster
+		if _, answer, lookErr := s.lookUp(ctx, owner, id); lookErr == nil && answer != nil {
+			return completed(op, answer)
+		}
+	}
+	if err != nil {
+		return upload.File{}, upload.Wrap(upload.Internal, op, id, err)
+	}
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	for _, want := range []*upload.SHA1{&u.SHA1, r.SHA1} {
+		if want != nil && !want.IsZero() && *want != sealed.SHA1 {
+			return s.mismatch(ctx, &u, *want, sealed.SHA1)
+		}
+	}
+	return s.commit(ctx, &u, sealed)
+}
+
+// mismatch finds out whose fault a wrong digest is. If the disk lost bytes, the chunks are asked for
+// again; if not, the client announced another content, and the upload ends.
+func (s *Service) mismatch(ctx context.Context, u *upload.Upload, want, got upload.SHA1) (upload.File, error) {
+	const op = "ingest.Complete"
+	bad, err := s.Staging.Recheck(ctx, u.ID)
+	if err != nil {
+		return upload.File{}, upload.Wrap(upload.Internal, op, u.ID, err)
+	}
+	if len(bad) > 0 {
+		return upload.File{}, &upload.Error{Op: op, Kind: upload.Incomplete, ID: u.ID, Ranges: bad,
+			Detail: "Some chunks were damaged on the server's disk. Send them again, then complete."}
+	}
+	answer, err := s.end(ctx, u, meta.Answer{State: upload.Rejected, Want: want.String(), Got: got.String()})
+	if err != nil {
+		return upload.File{}, upload.Wrap(upload.Internal, op, u.ID, err)
+	}
+	return completed(op, &answer)
+}
+
+// commit turns a sealed upload into a file.
+func (s *Service) commit(ctx context.Context, u *upload.Upload, sealed upload.Sealed) (upload.File, error) {
+	const op = "ingest.Complete"
+	c := s.commitOf(u)
+	c.Sealed, c.Node, c.Store = sealed, s.opt.Node, s.opt.Store
+	answer, err := s.DB.CommitUpload(ctx, c)
+	if err != nil {
+		return upload.File{}, upload.Wrap(upload.Unavailable, op, u.ID, err)
+	}
+	if answer.State == upload.Complete && !answer.Instant {
+		// From here on the file stands. What fails below is put right by Recover.
+		s.Wake()
+		if err := s.Staging.Commit(ctx, u.ID); err != nil && !errors.Is(err, upload.NotFound) {
+			s.Log.Error("cannot drop a committed upload's journal", "upload_id", u.ID, "error", err)
+		}
+		s.forget(ctx, u.ID)
+		s.Metrics.finished.WithLabelValues("stored").Inc()
+	}
+	return completed(op, &answer)
+}
+
+// commitOf is what an upload becomes, but for its content.
+func (s *Service) commitOf(u *upload.Upload) meta.Commit {
+	now := s.Now().UTC()
+	return meta.Commit{
+		UploadID: u.ID, Answer: true, Key: u.Key, Fingerprint: u.Fingerprint,
+		File: upload.File{
+			ID: upload.NewID(now), Owner: u.Owner, Name: u.Name, Path: u.Path,
+			ContentType: u.ContentType, Metadata: u.Metadata, CreatedAt: now,
+		},
+		Replaces:    u.Replaces,
+		AnswerUntil: now.Add(s.opt.AnswerTTL),
+	}
+}
+
+// completed turns the answer that stands into what complete returns.
+func completed(op string, a *meta.Answer) (upload.File, error) {
+	switch a.State {
+	case upload.Complete:
+		return *a.File, nil
+	case upload.Rejected:
+		return upload.File{}, &upload.Error{Op: op, Kind: upload.DigestMismatch, ID: a.UploadID, Want: a.Want, Got: a.Got,
+			Detail: "The bytes received are not those whose SHA-1 was announced. They were dropped; begin a new upload."}
+	default:
+		return upload.File{}, upload.Errorf(upload.Gone, op, a.UploadID, "The upload is %s. Begin a new one.", a.State)
+	}
+}
+
+// Cancel ends an upload and deletes its bytes. It may be repeated. upload.NotOpen if it is a file by
+// now.
+func (s *Service) Cancel(ctx context.Context, owner, id string) error {
+	const op = "ingest.Cancel"
+	u, answer, err := s.lookUp(ctx, owner, id)
+	if err != nil {
+		return upload.Wrap(upload.Internal, op, id, err)
+	}
+	if answer == nil {
+		ctx, cancel := finishing(ctx)
+		defer cancel()
+		ended, err := s.end(ctx, &u, meta.Answer{State: upload.Cancelled})
+		if err != nil {
+			return upload.Wrap(upload.Internal, op, id, err)
+		}
+		answer = &ended
+	}
+	if answer.State == upload.Complete {
+		return upload.Errorf(upload.NotOpen, op, id, "The upload is complete. Delete the file instead.")
+	}
+	return nil
+}
+
+// end records that an upload ends without a file and deletes its bytes, unless it has become a file
+// meanwhile. It returns the answer that stands.
+func (s *Service) end(ctx context.Context, u *upload.Upload, a meta.Answer) (meta.Answer, error) {
+	now := s.Now().UTC()
+	a.UploadID, a.Owner, a.Key, a.Fingerprint = u.ID, u.Owner, u.Key, u.Fingerprint
+	a.CreatedAt, a.ExpiresAt = now, now.Add(s.opt.AnswerTTL)
+	stands, err := s.DB.EndUpload(ctx, a)
+	if err != nil {
+		return meta.Answer{}, err
+	}
+	if stands.State == upload.Complete {
+		return stands, nil
+	}
+	s.Metrics.finished.WithLabelValues(string(stands.State)).Inc()
+	return stands, s.drop(ctx, u.ID)
+}
+
+// drop deletes the bytes of an upload that has ended without needing them.
+func (s *Service) drop(ctx context.Context, id string) error {
+	s.forget(ctx, id)
+	return s.Staging.Discard(ctx, id)
+}
+
+// forget takes an upload out of the view, which may fail: the view is put right at the next start.
+func (s *Service) forget(ctx context.Context, id string) {
+	if err := s.View.Remove(ctx, id); err != nil {
+		s.Log.Warn("cannot remove an upload from the view", "upload_id", id, "error", err)
+	}
+}
+
+// Prefix opens the part of an open upload that is contiguous and hashed. The caller closes.
+func (s *Service) Prefix(ctx context.Context, owner, id string) (Prefix, error) {
+	const op = "ingest.Prefix"
+	u, answer, err := s.lookUp(ctx, owner, id)
+	if err != nil {
+		return Prefix{}, upload.Wrap(upload.Internal, op, id, err)
+	}
+	if answer != nil {
+		return Prefix{}, upload.Errorf(upload.Gone, op, id, "The upload is %s.", answer.State)
+	}
+	content, err := s.Staging.Open(ctx, id)
+	if err != nil {
+		return Prefix{}, upload.Wrap(upload.Internal, op, id, err)
+	}
+	return Prefix{Upload: u, Content: content}, nil
+}
