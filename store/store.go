@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 
+	"gantry/internal/vfs"
 	"gantry/upload"
 )
 
@@ -48,16 +49,28 @@ type Content interface {
 	Size() int64
 }
 
+// Filer is implemented by content that is a file on this machine, from its first byte to its last.
+// File returns the open file that ReadAt reads; it is on stable storage and nobody writes to it any
+// more. A store on the same file system may give it a second name instead of copying it.
+type Filer interface {
+	File() vfs.File
+}
+
 // Digests describe content.
 type Digests struct {
 	Size   int64
 	Root   upload.Root
 	CRC32C uint32
+
+	// Source is what the caller has just read from its first byte to its last to compute the
+	// digests; nil if it did not. A store whose object is that very file (see Filer) need not read it
+	// again; any other copy it must.
+	Source Content
 }
 
 // Object is one entry of a listing.
 type Object struct {
 	Key  string
 	Size int64
-	Unix int64 // when it was made, seconds
+	Unix int64 // when its bytes were written, seconds; never later than when it was put
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // Range is a run of chunks, first to last, both included. In JSON it is [first, last].
@@ -79,8 +80,8 @@ func (s *ChunkSet) Remove(index int) bool {
 
 // Last is the highest index in the set, -1 if it is empty.
 func (s *ChunkSet) Last() int {
-	for i := len(s.bits) - 1; i >= 0; i-- {
-		if b := s.bits[i]; b != 0 {
+	for i, b := range slices.Backward(s.bits) {
+		if b != 0 {
 			return i<<3 + 7 - bits.TrailingZeros8(b)
 		}
 	}
@@ -89,7 +90,7 @@ func (s *ChunkSet) Last() int {
 
 // Clone returns a copy that shares nothing with s.
 func (s *ChunkSet) Clone() ChunkSet {
-	return ChunkSet{bits: append([]byte(nil), s.bits...), count: s.count}
+	return ChunkSet{bits: slices.Clone(s.bits), count: s.count}
 }
 
 // Missing lists the chunks below count that are not in the set, as ranges in order. It is never

@@ -1,7 +1,7 @@
 package upload
 
 import (
-	"crypto/sha1" //nolint:gosec // the field's look-up key for instant upload; identity adds Root
+	"crypto/sha1" // the look-up key for instant upload; identity adds Root
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"

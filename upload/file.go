@@ -1,6 +1,9 @@
 package upload
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // File is one owner's named reference to a blob.
 type File struct {
@@ -57,6 +60,13 @@ type Blob struct {
 func ObjectKeyFor(b *Blob) string {
 	sum := b.SHA1.String()
 	return sum[:2] + "/" + sum + "-" + b.ID
+}
+
+// BlobIDFromKey returns the id of the blob whose object this key would name. The key need not be one
+// that ObjectKeyFor made: whoever looks the blob up compares its key.
+func BlobIDFromKey(key string) (id string, ok bool) {
+	_, id, ok = strings.Cut(key, "-")
+	return id, ok && id != ""
 }
 
 // TransferState is where a transfer stands.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"math/bits"
+	"slices"
 )
 
 // LeafSize is how many bytes one leaf of the tree covers: 4 KiB. A challenge of 32 leaves then
@@ -70,8 +71,8 @@ func (s *stack) fold(tail *Root) Root {
 		hashes = hashes[:len(hashes)-1]
 	}
 	h := *tail
-	for i := len(hashes) - 1; i >= 0; i-- {
-		h = nodeHash(hashes[i], h)
+	for _, left := range slices.Backward(hashes) {
+		h = nodeHash(left, h)
 	}
 	return h
 }
@@ -119,11 +120,11 @@ func (t *TreeHasher) addLeaf(data []byte) {
 // Sum returns the tree of all that was written and leaves the hasher able to take more. Only a
 // hasher made by NewTreeHasher gives a tree that can prove.
 func (t *TreeHasher) Sum() Tree {
-	leaves := stack{hashes: append([]Root(nil), t.leaves.hashes...), n: t.leaves.n}
+	leaves := stack{hashes: slices.Clone(t.leaves.hashes), n: t.leaves.n}
 	if len(t.partial) > 0 {
 		leaves.push(leafHash(t.partial))
 	}
-	tree := Tree{Size: t.size, blocks: append([]Root(nil), t.blocks...)}
+	tree := Tree{Size: t.size, blocks: slices.Clone(t.blocks)}
 	var tail *Root
 	if leaves.n > 0 {
 		h := leaves.fold(nil)

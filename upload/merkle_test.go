@@ -2,20 +2,17 @@ package upload_test
 
 import (
 	"bytes"
-	"crypto/sha1" //nolint:gosec // to show that the pair collides
+	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
+	"gantry/internal/testenv"
 	"gantry/upload"
 
 	"github.com/pjbgf/sha1cd"
@@ -83,7 +80,8 @@ func rootOf(data []byte) upload.Root {
 func checkTree(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, data []byte) {
+}, data []byte,
+) {
 	t.Helper()
 	want := newNaive(data).root()
 	tree := treeOf(data)
@@ -321,33 +319,12 @@ func TestProveRefuses(t *testing.T) {
 	}
 }
 
-// collisions returns the known pairs of files with one SHA-1, from the test data of sha1cd.
-func collisions(t *testing.T) map[string][2][]byte {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/pjbgf/sha1cd").Output()
-	if err != nil {
-		t.Fatalf("where is sha1cd? %v", err)
-	}
-	dir := filepath.Join(strings.TrimSpace(string(out)), "test", "testdata", "files")
-	read := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	return map[string][2][]byte{
-		"shattered": {read("shattered-1.pdf"), read("shattered-2.pdf")},
-		"sha-mbles": {read("sha-mbles-1.bin"), read("sha-mbles-2.bin")},
-	}
-}
-
 // Files that collide in SHA-1, and even in the hint, are different content.
 func TestCollidingFilesHaveDifferentRoots(t *testing.T) {
 	t.Parallel()
-	for name, pair := range collisions(t) {
+	for name, pair := range testenv.Collisions(t) {
 		a, b := pair[0], pair[1]
-		if len(a) != len(b) || bytes.Equal(a, b) || sha1.Sum(a) != sha1.Sum(b) { //nolint:gosec // see above
+		if len(a) != len(b) || bytes.Equal(a, b) || sha1.Sum(a) != sha1.Sum(b) {
 			t.Fatalf("%s is no collision pair", name)
 		}
 		if _, found := sha1cd.Sum(a); !found {

@@ -195,8 +195,12 @@ func TestSizes(t *testing.T) {
 		size, limit int64
 		want        error
 	}{
-		{0, 0, nil}, {10, 10, nil}, {11, 10, upload.TooLarge}, {math.MaxInt64, upload.MaxSize, upload.TooLarge},
-		{-1, 10, upload.InvalidSize}, {math.MinInt64, 10, upload.InvalidSize},
+		{0, 0, nil},
+		{10, 10, nil},
+		{11, 10, upload.TooLarge},
+		{math.MaxInt64, upload.MaxSize, upload.TooLarge},
+		{-1, 10, upload.InvalidSize},
+		{math.MinInt64, 10, upload.InvalidSize},
 	} {
 		if err := upload.CheckSize(c.size, c.limit); !errors.Is(err, c.want) {
 			t.Errorf("%d of %d: %v, want %v", c.size, c.limit, err, c.want)

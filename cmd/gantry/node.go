@@ -32,7 +32,7 @@ const localStore = "local"
 // node is the parts of one node over its data directory, wired together. The directory is locked.
 type node struct {
 	id      string
-	unlock  func() error
+	lock    *vfs.DirLock
 	db      *sqldb.DB
 	staging *disk.Staging
 	stores  map[string]store.Store
@@ -53,7 +53,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.unlock, err = vfs.LockDir(c.Data); err != nil {
+	if n.lock, err = vfs.LockDir(c.Data); err != nil {
 		return nil, err
 	}
 	if n.id, err = nodeID(c.Data); err != nil {
@@ -119,8 +119,8 @@ func (n *node) close() error {
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}
-	if n.unlock != nil {
-		errs = append(errs, n.unlock())
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,55 @@
+# Gantry. `make` alone lists what can be made.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TOOL := go tool -modfile=tools.mod
+# ARGS is passed on: make run ARGS='--max-size 10GiB', make bench ARGS='-size 4GiB'.
+ARGS ?=
+
+.PHONY: help build run test unit e2e check fmt lint layers bench demo fuzz vuln clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/gantry
+	go build -trimpath -o bin/gantry ./cmd/gantry
+
+run: build ## start a server on http://127.0.0.1:8080 with its data in ./data
+	./bin/gantry serve --listen 127.0.0.1:8080 --data ./data $(ARGS)
+
+test: unit e2e ## all tests: with the race detector, then the kill -9 loop on the real binary
+
+unit: ## the tests of all packages, with the race detector
+	go test -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
+
+e2e: ## the tests of the real binary, among them 200 times kill -9
+	go test -timeout 15m ./e2e $(ARGS)
+
+check: ## formatting, linters, layers, dead code, tidy modules: everything that needs no running
+	scripts/check.sh
+
+fmt: ## format all Go files
+	$(TOOL) golangci-lint fmt ./...
+
+lint: ## the linters of .golangci.yml
+	$(TOOL) golangci-lint run ./...
+
+layers: ## who may import whom, and the other rules of the house
+	go test -count=1 ./internal/lint
+
+bench: ## compare with tusd and nginx on this machine: ARGS='-size 4GiB -rounds 5' (see bench/README.md)
+	scripts/bench.sh $(ARGS)
+
+demo: ## the main job in a minute: upload, kill both ends, go on, compare, instant upload
+	scripts/demo.sh
+
+fuzz: ## run every fuzz test for FUZZTIME each (default 30s)
+	scripts/fuzz.sh
+
+vuln: ## known vulnerabilities in dependencies (needs the Go vulnerability database)
+	$(TOOL) govulncheck ./...
+
+clean: ## remove what was built (not ./data)
+	rm -rf bin

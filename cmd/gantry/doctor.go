@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"gantry/config"
+	"gantry/server/ingest"
+)
+
+func newDoctorCommand(app *app) *cobra.Command {
+	var opt ingest.ExamineOptions
+	var asJSON bool
+	c := config.Default()
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check a data directory: database against bytes, both ways",
+		Long: "Check a data directory: that every file has its bytes, that nothing lies around unused, and with\n" +
+			"--deep that all digests are right. Says what it would repair; --repair does it. The server must not\n" +
+			"run on the directory. Exit code 1 means that problems were found and not repaired.",
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&c.Data, "data", app.env("GANTRY_DATA", c.Data), "data directory (GANTRY_DATA)")
+	flags.BoolVar(&opt.Deep, "deep", false, "read all bytes and compare their digests")
+	flags.BoolVar(&opt.Repair, "repair", false, "repair what is found")
+	flags.BoolVar(&asJSON, "json", false, "one JSON object per finding")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return examine(cmd, app, &c, opt, asJSON)
+	}
+	return cmd
+}
+
+func examine(cmd *cobra.Command, app *app, c *config.Config, opt ingest.ExamineOptions, asJSON bool) (err error) {
+	ctx := cmd.Context()
+	n, err := openNode(ctx, c, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	found, open := 0, 0
+	err = n.ingest.Examine(ctx, opt, func(f ingest.Finding) {
+		found++
+		if !f.Repaired {
+			open++
+		}
+		if asJSON {
+			_ = json.NewEncoder(app.stdout).Encode(f)
+			return
+		}
+		would := "would repair: "
+		if f.Repaired {
+			would = "repaired: "
+		}
+		fmt.Fprintf(app.stdout, "%s  %s\n    %s%s\n", f.ID, f.Problem, would, f.Repair)
+	})
+	if err != nil {
+		return err
+	}
+	if !asJSON {
+		switch {
+		case found == 0:
+			fmt.Fprintln(app.stdout, "no problems found")
+		case open == 0:
+			fmt.Fprintf(app.stdout, "%d problems found and repaired\n", found)
+		default:
+			fmt.Fprintf(app.stdout, "%d problems found; run with --repair to repair them\n", open)
+		}
+	}
+	if open > 0 {
+		return reported{exitSome} // the findings are printed already
+	}
+	return nil
+}

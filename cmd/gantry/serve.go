@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"gantry/config"
+	"gantry/server"
+)
+
+func newServeCommand(app *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run an upload node",
+		Long: "Run an upload node: the HTTP API and page, and the transfer worker beside it.\n\n" +
+			"Settings come from defaults, a YAML file (--config), the environment and flags, the latter winning.\n" +
+			"Prints \"listening on http://HOST:PORT\" when it is ready. SIGTERM and Ctrl-C let requests finish first.",
+		Args: cobra.NoArgs,
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(cmd.Flags(), app.environ)
+		if err != nil {
+			return usageError{err}
+		}
+		return serve(cmd.Context(), &c, app.stdout, newLogger(&c, app.stderr))
+	}
+	return cmd
+}
+
+func newLogger(c *config.Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // validated by config
+	opt := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+// serve runs a node until ctx is done. It ends in the opposite order of its beginning: first no more
+// requests, then no more workers, then the files and the database are closed.
+func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Logger) (err error) {
+	token, err := c.Token()
+	if err != nil {
+		return err
+	}
+	reg := prometheus.NewRegistry()
+	n, err := openNode(ctx, c, reg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+
+	// Listen before recovering, so that a wrong address is told at once; answer only afterwards.
+	api, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("cannot listen: %w", err)
+	}
+	management, err := net.Listen("tcp", c.Management)
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot listen for management: %w", err), api.Close())
+	}
+	if err := n.ingest.Recover(ctx); err != nil {
+		return errors.Join(err, api.Close(), management.Close())
+	}
+	opt := server.Options{
+		Token: string(token), MinRate: int64(c.MinRate), DrainTimeout: c.Drain, Log: log, Metrics: reg,
+	}
+	srv := server.New(n.ingest, opt)
+	handler := srv.Management(server.ManagementDeps{
+		Transfers: n.db,
+		Wake:      n.worker.Wake,
+		Checks:    n.checks(),
+		Health:    n.staging.Health,
+		Registry:  reg,
+		Version:   version(),
+	})
+
+	// The workers outlive the requests, and the management listener outlives both.
+	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	manageCtx, stopManagement := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopManagement()
+	workers, running := errgroup.WithContext(workCtx)
+	workers.Go(func() error { return n.worker.Run(running) })
+	workers.Go(func() error { return n.ingest.Run(running) })
+	var managing errgroup.Group
+	managing.Go(func() error { return server.Serve(manageCtx, management, handler, opt) })
+
+	serveCtx, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	context.AfterFunc(running, stopServing) // a worker that fails ends the node
+	context.AfterFunc(serveCtx, srv.Drain)
+
+	fmt.Fprintf(stdout, "management on http://%s\n", management.Addr())
+	fmt.Fprintf(stdout, "listening on http://%s\n", api.Addr())
+	err = server.Serve(serveCtx, api, srv.Handler(), opt)
+	stopWork()
+	err = errors.Join(err, workers.Wait())
+	stopManagement()
+	return errors.Join(err, managing.Wait())
+}
+
+// checks are the parts of /readyz.
+func (n *node) checks() []server.Check {
+	return []server.Check{
+		{Name: "database", Run: n.db.Ping},
+		{Name: "staging", Run: func(context.Context) error {
+			h := n.staging.Health()
+			switch {
+			case !h.Writable:
+				return errors.New(h.Reason)
+			case h.Full:
+				return fmt.Errorf("the disk is nearly full: %d bytes free of %d; new uploads are refused", h.Free, h.Total)
+			}
+			return nil
+		}},
+	}
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything that can be said about the source without running the program.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '%s\n' "check: $*"; }
+
+step "shell scripts"
+for script in scripts/*.sh .ci/run; do bash -n "$script"; done
+
+step "go vet"
+go vet ./...
+
+step "formatting and linters"
+go tool -modfile=tools.mod golangci-lint run ./...
+
+step "layers and the other rules of the house"
+go test -count=1 ./internal/lint
+
+step "dead code"
+dead=$(go tool -modfile=tools.mod deadcode -test ./...)
+if [ -n "$dead" ]; then
+	printf '%s\n' "$dead" >&2
+	exit 1
+fi
+
+step "modules"
+go mod tidy -diff
+go mod verify >/dev/null
+
+step "all good"
