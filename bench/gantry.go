@@ -27,8 +27,12 @@ func (s *server) open(ctx context.Context, size, chunk int64) (*uploading, error
 		return nil, err
 	}
 	defer c.close()
-	u := &uploading{s: s, size: size}
-	err = c.doJSON("POST", "/v1/uploads", map[string]any{"name": "bench.bin", "size": size, "chunk_size": chunk}, u)
+	u := &uploading{s: s, size: size, Chunk: 1}
+	spec := map[string]any{"name": "bench.bin", "size": size}
+	if chunk > 0 {
+		spec["chunk_size"] = chunk
+	}
+	err = c.doJSON("POST", "/v1/uploads", spec, u)
 	if err == nil && int64(len(buffer))%u.Chunk != 0 {
 		err = fmt.Errorf("the server chose chunks of %d bytes; the load generator has a buffer of %d", u.Chunk, len(buffer))
 	}

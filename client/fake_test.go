@@ -312,7 +312,7 @@ func (f *fake) whole(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	key := r.Header.Get("Idempotency-Key")
 	u := f.uploads[f.keys[key]]
-	if u == nil {
+	if u == nil || key == "" {
 		f.next++
 		u = &fakeUpload{id: fmt.Sprintf("n-%d", f.next), name: r.URL.Query().Get("name"), path: r.URL.Query().Get("path"), size: int64(len(body))}
 		f.uploads[u.id], f.keys[key] = u, u.id

@@ -552,6 +552,9 @@ func TestHasherGoesOnFromASnapshot(t *testing.T) {
 	if read.n != 2*mib {
 		t.Errorf("read %d bytes, want the last 2 MiB", read.n)
 	}
+	if d, err := h.run(t.Context(), false, state, 4*mib); err != nil || d.sha1 != upload.SumSHA1(b) {
+		t.Errorf("with a position behind the end: digest %v, error %v", d.sha1, err)
+	}
 	if d, err := h.run(t.Context(), false, []byte("nonsense"), mib); err != nil || d.sha1 != upload.SumSHA1(b) {
 		t.Errorf("with a damaged state: digest %v, error %v", d.sha1, err)
 	}
@@ -576,5 +579,24 @@ func TestOpenFileErrors(t *testing.T) {
 		if e, ok := errors.AsType[*LocalError](err); !ok || e.Path != path || strings.Count(err.Error(), path) != 1 {
 			t.Errorf("error %v", err)
 		}
+	}
+}
+
+// net/http may still read a body when the request has failed; by then the file may be closed.
+func TestBodyIsNotReadAfterItsRequest(t *testing.T) {
+	t.Parallel()
+	ctx, dog := watch(t.Context(), time.Minute)
+	defer dog.stop()
+	var moved int64
+	b := &body{ctx: ctx, src: strings.NewReader("abcdef"), left: 6, dog: dog, onMove: func(n int64) { moved += n }}
+	p := make([]byte, 3)
+	if n, err := b.Read(p); n != 3 || err != nil || moved != 3 {
+		t.Fatalf("read %d, %v, moved %d", n, err, moved)
+	}
+	if err := b.finish(true); err != nil || moved != 0 {
+		t.Errorf("finish: %v, moved %d", err, moved)
+	}
+	if n, err := b.Read(p); n != 0 || err == nil || moved != 0 {
+		t.Errorf("read %d after the end, %v", n, err)
 	}
 }

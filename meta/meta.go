@@ -9,15 +9,17 @@ import (
 	"gantry/upload"
 )
 
-// DB is all of the database. Every method is one transaction and safe for concurrent use. Methods
-// return upload.Unavailable when the database cannot be reached or its answer is not known; the call
-// may then be repeated.
+// DB is all of the database. Every method is safe for concurrent use and one transaction, but for
+// ForgetAnswers. Times are kept in microseconds. Methods return upload.Unavailable when the database
+// cannot be reached or its answer is not known, and upload.NoRoom when its disk is full; the call may
+// then be repeated. upload.Canceled: ctx was done before anything was changed.
 type DB interface {
 	Catalog
 	Outbox
 	Collector
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
+	// Close waits for what is going on. Calls after it are upload.Unavailable.
 	Close() error
 }
 
@@ -28,7 +30,7 @@ type Commit struct {
 	Key         string // Idempotency-Key, "" for none
 	Fingerprint string
 	File        upload.File // ID, Owner, Name, Path, ContentType, Metadata, CreatedAt are taken from it
-	Replaces    string      // the file whose content this becomes; if it is gone, a new file is made
+	Replaces    string      // the file whose content this becomes, keeping its id and what File leaves empty; a new file if it is gone
 	Sealed      upload.Sealed
 	Node        string // whose staging has the bytes
 	Store       string // where they are to go
@@ -52,8 +54,14 @@ type Answer struct {
 // Catalog is files, blobs and answers. Things of another owner are upload.NotFound.
 type Catalog interface {
 	// CommitUpload makes the file of a sealed upload visible: blob, file, transfer and answer, all or
-	// nothing. If an answer for the upload is already there, that one is returned and nothing is
-	// changed: of complete ∥ complete ∥ cancel the first decides.
+	// nothing.
+	//  1. If an answer for the upload is already there, that one is returned and nothing is changed: of
+	//     complete ∥ complete ∥ cancel the first decides.
+	//  2. The same if there is one for the owner's Key. It may be another upload's (see its UploadID),
+	//     and then the bytes of this one belong to nothing.
+	//  3. Without Answer a repeat is known by the upload whose staging data the blob is, and the file is
+	//     returned as it is now; upload.Conflict if it has been deleted since.
+	// upload.Conflict too if File.ID is taken.
 	CommitUpload(ctx context.Context, c Commit) (Answer, error)
 
 	// CommitInstant makes a file of a blob that is already there; c.Sealed and c.Node are not used.
@@ -61,7 +69,8 @@ type Catalog interface {
 	// by CommitUpload. A condemned blob is live again.
 	CommitInstant(ctx context.Context, c Commit, blobID string) (Answer, error)
 
-	// EndUpload records that an upload ended without a file. An existing answer is returned instead.
+	// EndUpload records that an upload ended without a file. An existing answer of this upload is
+	// returned instead; a Key that has another upload's answer already is left to that one.
 	EndUpload(ctx context.Context, a Answer) (Answer, error)
 
 	// Answer returns how an upload ended; upload.NotFound if it did not, or the answer has expired.
@@ -70,8 +79,9 @@ type Catalog interface {
 	AnswerByKey(ctx context.Context, owner, key string) (Answer, error)
 
 	// FindContent returns the blob that an instant upload may refer to: live or condemned, its root
-	// known, referred to by owner inside the scope. upload.NotFound otherwise, and where blobs with
-	// different roots share (sha1, size).
+	// known, and in scope. upload.NotFound otherwise, and where blobs with different roots share
+	// (sha1, size), whatever their states. With ScopeUser a blob is in scope if a file of owner refers to
+	// it, or if it is condemned and its last file was owner's.
 	FindContent(ctx context.Context, scope Scope, owner string, sha1 upload.SHA1, size int64) (upload.Blob, error)
 	// KnowsHint reports whether FindContent might succeed for content of this size that begins so.
 	KnowsHint(ctx context.Context, scope Scope, owner string, hint upload.SHA1, size int64) (bool, error)
@@ -103,7 +113,7 @@ type FileQuery struct {
 	Owner string
 	Name  string // part of the name, any case
 	Path  *string
-	Sort  Sort
+	Sort  Sort // "": ByCreated
 	Desc  bool
 	After *upload.File
 	Limit int
@@ -115,7 +125,7 @@ type Sort string
 // The orders of files.
 const (
 	ByCreated Sort = "created_at"
-	ByName    Sort = "name"
+	ByName    Sort = "name" // without regard to case
 	BySize    Sort = "size"
 )
 
@@ -131,31 +141,39 @@ type FileChange struct {
 // was lost, and nothing was changed.
 type Outbox interface {
 	// TakeDue returns transfers of node whose time has come and that nobody works on, oldest first,
-	// and marks them as published: they are due again after republish.
+	// and marks them as published: they are due again after republish. A new transfer, and one retried
+	// by hand, is due at once whatever the clock says; a retrying one at its time; one that is worked on
+	// when its lease ends.
 	TakeDue(ctx context.Context, node string, now time.Time, republish time.Duration, limit int) ([]string, error)
-	// Lease gives owner the transfer until the time given. upload.Conflict if it is held by another,
-	// not due or final.
+	// Lease gives owner the transfer until the time given: a new epoch, one more attempt, no bytes sent.
+	// upload.Conflict if it is held (also by owner), to be retried later, or final. It is not the time of
+	// TakeDue that counts: a transfer that was published may be leased.
 	Lease(ctx context.Context, id, owner string, now, until time.Time) (Job, error)
-	// Renew prolongs a lease and records state and progress.
+	// Renew prolongs a lease and records state and progress. A lease that is over but that nobody else
+	// has taken can be renewed.
 	Renew(ctx context.Context, id string, epoch int64, p Progress) error
 	// SetRoot records the blob's root. Where a blob with the same identity is there already the two
-	// become one: the files move to the older, the newer is condemned, its transfer is done.
-	// A lost blob with this identity gets its files back. Different roots for one (sha1, size) are
-	// audited.
+	// become one: one gets the files of both, the other is condemned for good and its transfer is
+	// cancelled. A blob whose bytes are lost joins one whose are not, one in staging joins one in a store,
+	// one whose transfer was given up joins one whose goes on, and else the newer joins the older.
+	// Different roots for one (sha1, size) are audited, once for a pair. It may be repeated;
+	// upload.DigestMismatch if the blob has another root already.
 	SetRoot(ctx context.Context, id string, epoch int64, root upload.Root, now time.Time) (RootResult, error)
-	// Stored records the verified object and ends the transfer.
+	// Stored records the verified object and ends the transfer. Stored, Retry and Dead may be repeated:
+	// what they did themselves is no lost lease.
 	Stored(ctx context.Context, id string, epoch int64, store, key string, now time.Time) error
 	// Retry records a failure and when to try again.
 	Retry(ctx context.Context, id string, epoch int64, next time.Time, reason string, now time.Time) error
-	// Dead records a failure that trying again will not mend. With lost the blob's bytes are gone.
+	// Dead records a failure that trying again will not mend. With lost the blob's bytes are gone: as
+	// MarkLost.
 	Dead(ctx context.Context, id string, epoch int64, reason string, lost bool, now time.Time) error
 
 	// Transfer returns one transfer.
 	Transfer(ctx context.Context, id string) (upload.Transfer, error)
 	// Transfers lists transfers, newest first; states empty: all.
 	Transfers(ctx context.Context, states []upload.TransferState, limit int) ([]upload.Transfer, error)
-	// RetryTransfer makes a retrying, dead or cancelled transfer due now. upload.Conflict if it is
-	// running or stored.
+	// RetryTransfer makes a retrying, dead or cancelled transfer due now, as if it were new.
+	// upload.Conflict if it is running or stored, or if its bytes are not there any more.
 	RetryTransfer(ctx context.Context, id string, now time.Time) error
 	// CancelTransfer stops a transfer that is not stored: the blob stays in staging. A worker that
 	// holds it loses its lease.
@@ -165,7 +183,7 @@ type Outbox interface {
 
 	// Droppable returns blobs stored and verified before the time given whose staging copy is on node.
 	Droppable(ctx context.Context, node string, verifiedBefore time.Time, limit int) ([]upload.Blob, error)
-	// StagingDropped records that the staging copy is gone.
+	// StagingDropped records that the staging copy is gone. If no store has the blob, it is lost.
 	StagingDropped(ctx context.Context, blobID string) error
 }
 
@@ -199,11 +217,14 @@ type Backlog struct {
 // Collector is what the janitor and the doctor need.
 type Collector interface {
 	// Collect moves condemned blobs without references to deleting, those condemned before the time
-	// given and not held by a worker, and returns all that are deleting.
+	// given and not held by a worker, and returns all that are deleting, the longest condemned first.
+	// Their transfers are cancelled, and nothing can refer to them any more.
 	Collect(ctx context.Context, condemnedBefore, now time.Time, limit int) ([]upload.Blob, error)
-	// Deleted forgets a blob whose bytes are gone.
+	// Deleted forgets a blob whose bytes are gone. It may be repeated; upload.Conflict if the blob is not
+	// being deleted.
 	Deleted(ctx context.Context, blobID string) error
-	// ForgetAnswers deletes expired answers and returns their number.
+	// ForgetAnswers deletes expired answers and returns their number. If there are many it takes several
+	// transactions, so that nobody waits long for it.
 	ForgetAnswers(ctx context.Context, now time.Time) (int, error)
 	// KnownStaging returns those of the upload ids that are the staging data of a blob.
 	KnownStaging(ctx context.Context, ids []string) (map[string]bool, error)
@@ -214,11 +235,13 @@ type Collector interface {
 	Blobs(ctx context.Context, after string, limit int) ([]upload.Blob, error)
 	// WrongRefs returns blobs whose refs differ from the number of their files, with that number.
 	WrongRefs(ctx context.Context) (map[string]int64, error)
-	// MendRefs sets refs to the number of files; a live blob without any is condemned at now.
+	// MendRefs sets refs to the number of files; a live blob without any is condemned at now, a condemned
+	// one with some is live, and one that is being deleted although it has files is lost.
 	MendRefs(ctx context.Context, blobID string, now time.Time) error
-	// MarkLost records that a blob's bytes are gone or wrong.
+	// MarkLost records that a blob's bytes are gone or wrong. Its files stay; the same content arriving
+	// again heals them (SetRoot). Its transfer is dead unless it was stored.
 	MarkLost(ctx context.Context, blobID, reason string, now time.Time) error
 	// Unstore records that a store no longer has a blob that staging still has: its transfer is due
-	// again.
+	// again. upload.Conflict if staging does not have it either.
 	Unstore(ctx context.Context, blobID, reason string, now time.Time) error
 }

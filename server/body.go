@@ -45,6 +45,7 @@ type incoming struct {
 	read  int64     // read in all
 	begun bool      // Read was called: a client that waits for "100 Continue" has been told to send
 	ended bool      // all was read, or no more can be
+	err   error     // why no more can be
 
 	aborted  atomic.Bool
 	mu       sync.Mutex // orders abort and finish
@@ -105,8 +106,17 @@ func (in *incoming) Read(p []byte) (int, error) {
 		in.deadline(time.Time{})
 		return n, io.EOF
 	}
-	in.ended = true
-	return n, in.classify(err)
+	in.ended, in.err = true, in.classify(err)
+	return n, in.err
+}
+
+// cause returns why a request failed, if err is what came of it. A failed read makes net/http cancel
+// the request, so that all that a use case may see is a canceled context.
+func (in *incoming) cause(err error) error {
+	if in != nil && in.err != nil && kindOf(err) == upload.Canceled {
+		return in.err
+	}
+	return err
 }
 
 // prolong begins a new window when enough came in the current one.
@@ -166,10 +176,13 @@ func (in *incoming) drain() {
 	if in.ended || in.aborted.Load() {
 		return
 	}
+	if !in.begun && in.request.Header.Get("Expect") != "" {
+		in.deadline(longAgo)
+		return
+	}
 	in.deadline(time.Now().Add(drainTime))
-	waits := !in.begun && in.request.Header.Get("Expect") != ""
 	rest := in.request.ContentLength - in.read
-	if waits || rest > drainBytes || in.request.ContentLength < 0 {
+	if rest > drainBytes || in.request.ContentLength < 0 {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, in.src, rest)

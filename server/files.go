@@ -28,7 +28,10 @@ func (s *Server) postFiles(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	q := r.URL.Query()
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
 	request := ingest.FileRequest{
 		Name: q.Get("name"), Path: q.Get("path"), Replaces: q.Get("replaces"), ContentType: r.Header.Get("Content-Type"), Key: key,
 	}
@@ -119,11 +122,14 @@ func (s *Server) listFiles(c echo.Context) error {
 }
 
 func (s *Server) fileQuery(c echo.Context) (meta.FileQuery, error) {
-	limit, err := pageLimit(c)
+	params, err := query(c)
 	if err != nil {
 		return meta.FileQuery{}, err
 	}
-	params := c.QueryParams()
+	limit, err := pageLimit(params)
+	if err != nil {
+		return meta.FileQuery{}, err
+	}
 	q := meta.FileQuery{Owner: s.opt.Owner, Name: params.Get("name"), Sort: meta.ByCreated, Desc: true, Limit: limit}
 	if params.Has("path") {
 		path := params.Get("path")

@@ -56,7 +56,10 @@ func (s *Server) postForm(c echo.Context, key string) error {
 	case len(r.Header["Content-Digest"]) > 0:
 		return upload.Errorf(upload.Invalid, "", "", "In a form Content-Digest belongs into the headers of each part.")
 	}
-	q := r.URL.Query()
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
 	for _, name := range []string{"name", "sha1", "replaces"} {
 		if q.Has(name) {
 			return upload.Errorf(upload.Invalid, "", "", "%q is for one file as the raw body, not for a form.", name)

@@ -72,7 +72,7 @@ func (f *front) around(next echo.HandlerFunc) echo.HandlerFunc {
 			h["Connection"] = valueClose
 		}
 		in := f.receive(c, start)
-		err := f.call(c, next)
+		err := in.cause(f.call(c, next))
 		cut := err != nil && f.fail(c, err)
 		if in != nil {
 			in.finish()

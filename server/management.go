@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/http/pprof"
@@ -45,12 +46,11 @@ type ManagementDeps struct {
 	Registry  *prometheus.Registry     // what /metrics shows; Management adds to it
 	Version   string                   // of the program
 	AnyHost   bool                     // answer requests for any name, not only for loopback ones
+
+	CheckTimeout time.Duration // of one readiness check; 5 s
 }
 
-const (
-	checkTimeout  = 5 * time.Second // of one readiness check
-	scrapeTimeout = 5 * time.Second // of a query made for /metrics
-)
+const scrapeTimeout = 5 * time.Second // of a query made for /metrics
 
 // management answers operators.
 type management struct {
@@ -61,6 +61,7 @@ type management struct {
 // Management is health, metrics, profiles and transfers, for a listener of its own that outsiders do
 // not reach. It may be called once per registry.
 func (s *Server) Management(deps ManagementDeps) http.Handler {
+	deps.CheckTimeout = cmp.Or(deps.CheckTimeout, 5*time.Second)
 	m := &management{server: s, ManagementDeps: deps}
 	m.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(deps.Version), &gauges{deps: deps})
@@ -106,7 +107,7 @@ func (m *management) ready(c echo.Context) error {
 	var wg sync.WaitGroup
 	for i, check := range m.Checks {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(c.Request().Context(), checkTimeout)
+			ctx, cancel := context.WithTimeout(c.Request().Context(), m.CheckTimeout)
 			defer cancel()
 			result := checkJSON{Name: check.Name, OK: true}
 			if err := check.Run(ctx); err != nil {
@@ -146,12 +147,16 @@ var transferStates = []upload.TransferState{
 }
 
 func (m *management) transfers(c echo.Context) error {
-	limit, err := pageLimit(c)
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	limit, err := pageLimit(q)
 	if err != nil {
 		return err
 	}
 	var states []upload.TransferState
-	for _, list := range c.QueryParams()["state"] {
+	for _, list := range q["state"] {
 		for name := range strings.SplitSeq(list, ",") {
 			state := upload.TransferState(name)
 			if !slices.Contains(transferStates, state) {

@@ -131,6 +131,13 @@ type testClient struct {
 	http http.Client
 }
 
+// with returns the client for another test.
+func (c *testClient) with(t testing.TB) *testClient {
+	other := *c
+	other.t = t
+	return &other
+}
+
 // answered is an answer that was read.
 type answered struct {
 	status int

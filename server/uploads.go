@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -66,11 +67,15 @@ func (s *Server) uploadStatus(c echo.Context) error {
 }
 
 func (s *Server) listUploads(c echo.Context) error {
-	limit, err := pageLimit(c)
+	q, err := query(c)
 	if err != nil {
 		return err
 	}
-	after := c.QueryParam("cursor")
+	limit, err := pageLimit(q)
+	if err != nil {
+		return err
+	}
+	after := q.Get("cursor")
 	if _, ok := upload.ParseUploadID(after); after != "" && !ok {
 		return badCursor()
 	}
@@ -170,6 +175,9 @@ func (s *Server) instantUpload(c echo.Context) error {
 	if r.SHA1 == nil {
 		return upload.Errorf(upload.Invalid, "", "", "The request needs \"sha1\".")
 	}
+	if r.Proof != nil && len(r.Proof.Leaves) > upload.ChallengeLeaves {
+		return upload.Errorf(upload.Invalid, "", "", "A proof has at most %d leaves.", upload.ChallengeLeaves)
+	}
 	result, err := s.uploads.Instant(c.Request().Context(), s.opt.Owner, c.Param("id"), ingest.InstantRequest{SHA1: *r.SHA1, Proof: r.Proof})
 	if err != nil {
 		return err
@@ -229,9 +237,18 @@ func idempotencyKey(r *http.Request) (string, error) {
 	return key, nil
 }
 
+// query is the request's query parameters.
+func query(c echo.Context) (url.Values, error) {
+	q, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return nil, &upload.Error{Kind: upload.Invalid, Detail: "The query in the address is malformed.", Err: err}
+	}
+	return q, nil
+}
+
 // pageLimit is how many items a page is to have.
-func pageLimit(c echo.Context) (int, error) {
-	text := c.QueryParam("limit")
+func pageLimit(q url.Values) (int, error) {
+	text := q.Get("limit")
 	if text == "" {
 		return 100, nil
 	}

@@ -29,20 +29,27 @@ type lostError struct{ reason string }
 
 func (e *lostError) Error() string { return e.reason }
 
-// handle does one transfer. It returns an error only if it could not find out what to do; how the
-// transfer went is in the outbox.
-func (w *Worker) handle(ctx context.Context, id string) error {
+// Handle does one transfer, as Run does for each message. It returns an error only if it could not
+// find out what to do; how the transfer went is in the outbox.
+func (w *Worker) Handle(ctx context.Context, id string) error {
 	if !w.take(id) {
 		return nil
 	}
-	defer w.putDown(id)
+	err := w.attempt(ctx, id)
+	for !w.putDown(id) {
+		err = w.attempt(ctx, id)
+	}
+	return err
+}
+
+func (w *Worker) attempt(ctx context.Context, id string) error {
 	asked, now := time.Now(), w.Now()
 	job, err := w.Outbox.Lease(ctx, id, w.opt.Owner, now, now.Add(w.opt.LeaseTTL))
 	if lostLease(err) {
 		return nil // done, not due, another's or forgotten: the message came late, twice or in vain
 	}
 	if err != nil {
-		return upload.Wrap(upload.Unavailable, "transfer.handle", id, err)
+		return upload.Wrap(upload.Unavailable, "transfer.Handle", id, err)
 	}
 	working, h := w.hold(ctx, job, asked)
 	err = w.recovered(working, h)

@@ -74,7 +74,7 @@ type Worker struct {
 	wake chan struct{}
 
 	mu       sync.Mutex
-	inHand   map[string]bool // transfers being worked on
+	inHand   map[string]bool // transfers being worked on; true: another message for it came meanwhile
 	failures map[string]int  // by transfer, in this process; see Options.MaxFailures
 }
 
@@ -159,7 +159,7 @@ func (w *Worker) consume(ctx context.Context) {
 	delays := w.delays()
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := w.Queue.Consume(ctx, w.opt.Node, w.opt.Workers, w.handle)
+		err := w.Queue.Consume(ctx, w.opt.Node, w.opt.Workers, w.Handle)
 		if ctx.Err() != nil {
 			return
 		}
@@ -184,21 +184,27 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// take marks a transfer as being worked on; false if it is already, and the message is one too many.
+// take marks a transfer as being worked on; false if it is already. Then whoever works on it looks at
+// it once more when he is done: so that after a jump of the clock one process does not take a lease
+// away from itself, and yet no message is ignored.
 func (w *Worker) take(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.inHand[id] {
-		return false
-	}
-	w.inHand[id] = true
-	return true
+	_, taken := w.inHand[id]
+	w.inHand[id] = taken
+	return !taken
 }
 
-func (w *Worker) putDown(id string) {
+// putDown ends the work on a transfer, unless another message came meanwhile: then it reports false.
+func (w *Worker) putDown(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.inHand[id] {
+		w.inHand[id] = false
+		return false
+	}
 	delete(w.inHand, id)
+	return true
 }
 
 // maxCounted bounds Worker.failures; transfers canceled meanwhile are never taken off it.

@@ -2,6 +2,7 @@ package upload
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"math/bits"
 	"slices"
@@ -188,9 +189,38 @@ func subtreePath(index int64, hashes []Root) []Root {
 
 // Leaf is one leaf of a proof: the content's bytes there, and the hashes beside the way to the root.
 type Leaf struct {
-	Index int64
-	Data  []byte
-	Path  []Root
+	Index int64  `json:"index"`
+	Data  []byte `json:"data"` // base64 in JSON
+	Path  Path   `json:"path"`
+}
+
+// Path is the hashes beside the way from a leaf to the root, nearest first. In JSON it is the base64
+// of these, 32 bytes each, one after the other.
+type Path []Root
+
+// maxPath is how many hashes a path may have: more than any tree is high.
+const maxPath = 64
+
+// MarshalText writes base64.
+func (p Path) MarshalText() ([]byte, error) {
+	raw := make([]byte, 0, len(p)*len(Root{}))
+	for _, h := range p {
+		raw = append(raw, h[:]...)
+	}
+	return base64.StdEncoding.AppendEncode(nil, raw), nil
+}
+
+// UnmarshalText reads base64.
+func (p *Path) UnmarshalText(text []byte) error {
+	raw, err := base64.StdEncoding.AppendDecode(nil, text)
+	if err != nil || len(raw)%len(Root{}) != 0 || len(raw) > maxPath*len(Root{}) {
+		return &Error{Kind: Invalid, Detail: "A leaf's path is base64 of its 32-byte hashes.", Err: err}
+	}
+	*p = make(Path, len(raw)/len(Root{}))
+	for i := range *p {
+		(*p)[i] = Root(raw[i*len(Root{}):])
+	}
+	return nil
 }
 
 // Prove reads the leaf's block from content and returns the leaf with its path to the root.

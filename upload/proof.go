@@ -2,7 +2,6 @@ package upload
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"math/big"
 	"time"
@@ -67,8 +66,8 @@ func (c Challenge) MarshalJSON() ([]byte, error) {
 
 // Proof answers a challenge: its leaves in the order in which they were asked for.
 type Proof struct {
-	Challenge string
-	Leaves    []Leaf
+	Challenge string `json:"challenge"`
+	Leaves    []Leaf `json:"leaves"`
 }
 
 // Satisfies reports whether the proof answers c with the right bytes: all leaves, in order, each
@@ -83,54 +82,4 @@ func (p *Proof) Satisfies(c *Challenge) bool {
 		}
 	}
 	return true
-}
-
-// proofJSON is the proof on the wire: data and path in base64, the path as its 32-byte hashes one
-// after the other.
-type proofJSON struct {
-	Challenge string     `json:"challenge"`
-	Leaves    []leafJSON `json:"leaves"`
-}
-
-type leafJSON struct {
-	Index int64  `json:"index"`
-	Data  []byte `json:"data"`
-	Path  string `json:"path"`
-}
-
-// MarshalJSON writes the proof's wire form.
-func (p Proof) MarshalJSON() ([]byte, error) {
-	wire := proofJSON{Challenge: p.Challenge, Leaves: make([]leafJSON, len(p.Leaves))}
-	for i, leaf := range p.Leaves {
-		path := make([]byte, 0, len(leaf.Path)*len(Root{}))
-		for _, h := range leaf.Path {
-			path = append(path, h[:]...)
-		}
-		wire.Leaves[i] = leafJSON{leaf.Index, leaf.Data, base64.StdEncoding.EncodeToString(path)}
-	}
-	return json.Marshal(wire)
-}
-
-// UnmarshalJSON reads the proof's wire form; what it accepts is bounded by the length of b.
-func (p *Proof) UnmarshalJSON(b []byte) error {
-	var wire proofJSON
-	if err := json.Unmarshal(b, &wire); err != nil {
-		return &Error{Kind: Invalid, Detail: "The proof is not as documented: {challenge, leaves: [{index, data, path}]}.", Err: err}
-	}
-	if len(wire.Leaves) > ChallengeLeaves {
-		return Errorf(Invalid, "", "", "A proof has at most %d leaves.", ChallengeLeaves)
-	}
-	p.Challenge, p.Leaves = wire.Challenge, make([]Leaf, len(wire.Leaves))
-	for i, leaf := range wire.Leaves {
-		raw, err := base64.StdEncoding.DecodeString(leaf.Path)
-		if err != nil || len(raw)%len(Root{}) != 0 || len(raw) > 64*len(Root{}) {
-			return &Error{Kind: Invalid, Detail: "A leaf's path is base64 of its 32-byte hashes.", Err: err}
-		}
-		path := make([]Root, len(raw)/len(Root{}))
-		for j := range path {
-			path[j] = Root(raw[j*len(Root{}):])
-		}
-		p.Leaves[i] = Leaf{leaf.Index, leaf.Data, path}
-	}
-	return nil
 }

@@ -69,7 +69,7 @@ func (s *Staging) schedule(u *session) {
 	if u.queued || u.gone {
 		return
 	}
-	if _, _, ok := u.next(); !u.suspect && (!ok || u.hashing != nil) {
+	if _, _, ok := u.next(); !u.pending && (!ok || u.hashing != nil) {
 		return
 	}
 	u.queued = true

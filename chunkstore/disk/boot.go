@@ -22,8 +22,17 @@ import (
 // boot id, whether the directory was shut cleanly, and the generation: a random number that every
 // journal record carries. It is drawn anew when the directory was left open in another boot of the
 // machine, or when it cannot be told; records of earlier generations are then believed only once
-// their chunks have been read. It is drawn anew, too, after a failed sync, which removes the file.
+// their chunks have been read. It is drawn anew, too, after a failed sync: see distrust.
 const bootName = "boot"
+
+// bootState is what the file says of the directory.
+type bootState string
+
+const (
+	bootOpen   bootState = "open"
+	bootClean  bootState = "clean"  // all is on stable storage
+	bootFailed bootState = "failed" // a sync failed since the last clean stop
+)
 
 const (
 	dataSuffix     = ".data"
@@ -38,43 +47,44 @@ func (s *Staging) boot() (clean bool, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	generation, clean, bootID, ok := parseBoot(text)
-	if ok && (clean || bootID == s.opt.BootID && bootID != "") {
+	generation, state, bootID, ok := parseBoot(text)
+	switch {
+	case ok && state == bootClean:
+		s.generation, clean = generation, true
+	case ok && state == bootOpen && bootID == s.opt.BootID && bootID != "":
 		s.generation = generation
-	} else {
-		clean = false
+	default:
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
 		s.generation = binary.BigEndian.Uint32(b[:])
+		s.doubt = !ok || state == bootFailed
 	}
-	return clean, s.writeBoot(false)
+	// A doubt stays until a clean stop, as this process may die before it has dealt with all uploads.
+	if s.doubt {
+		return false, s.writeBoot(bootFailed)
+	}
+	return clean, s.writeBoot(bootOpen)
 }
 
-func encodeBoot(generation uint32, clean bool, bootID string) []byte {
-	state := "open"
-	if clean {
-		state = "clean"
-	}
+func encodeBoot(generation uint32, state bootState, bootID string) []byte {
 	line := fmt.Sprintf("%08x %s %q", generation, state, bootID)
 	return fmt.Appendf(nil, "%s %08x\n", line, crc32.Checksum([]byte(line), upload.Castagnoli))
 }
 
-func parseBoot(text []byte) (generation uint32, clean bool, bootID string, ok bool) {
-	var state string
+func parseBoot(text []byte) (generation uint32, state bootState, bootID string, ok bool) {
 	if _, err := fmt.Sscanf(string(text), "%x %s %q", &generation, &state, &bootID); err != nil {
-		return 0, false, "", false
+		return 0, "", "", false
 	}
-	clean = state == "clean"
-	return generation, clean, bootID, slices.Equal(text, encodeBoot(generation, clean, bootID))
+	return generation, state, bootID, slices.Equal(text, encodeBoot(generation, state, bootID))
 }
 
 // writeBoot makes the file durable. It is written in place: one that was torn reads as "unknown".
-func (s *Staging) writeBoot(clean bool) error {
+func (s *Staging) writeBoot(state bootState) error {
 	f, err := s.fs.OpenFile(bootName, vfs.Create|vfs.Trunc|vfs.ReadWrite, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(encodeBoot(s.generation, clean, s.opt.BootID), 0)
+	_, err = f.WriteAt(encodeBoot(s.generation, state, s.opt.BootID), 0)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -89,8 +99,12 @@ func (s *Staging) distrust() {
 	if s.distrusted.Swap(true) {
 		return
 	}
-	if err := errors.Join(s.remove(bootName), s.fs.SyncDir(".")); err != nil {
-		s.opt.Log.Error("cannot remove the boot marker; delete it by hand before the next start", "error", err)
+	err := s.writeBoot(bootFailed)
+	if err == nil {
+		return
+	}
+	if err := errors.Join(err, s.remove(bootName), s.fs.SyncDir(".")); err != nil {
+		s.opt.Log.Error("cannot change the boot marker; delete the file by hand before the next start", "name", bootName, "error", err)
 	}
 }
 
@@ -175,10 +189,12 @@ func (s *Staging) loadSession(id string, files map[string]bool, clean bool) (*se
 	if r.damaged {
 		s.opt.Log.Warn("the journal of an upload is damaged; its chunks will be read and those not right asked for again", "upload_id", id)
 	}
-	u.restore(&r, clean)
 	if !files[dataSuffix] && r.received.Len() > 0 {
-		u.suspect = true // a discard that was cut short by a power cut, or somebody deleted it
+		r.damaged = true // a discard that was cut short by a power cut, or somebody deleted it
 	}
+	u.restore(&r, clean)
+	// What this process promises must not rest on what the one before left in the system's cache.
+	u.pending = u.suspect || !clean && (s.doubt || u.sealed != nil || s.opt.Durability == DurableChunk)
 	return u, nil
 }
 

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"syscall"
 
@@ -34,10 +35,10 @@ func (c *comparer) WriteAt(p []byte, off int64) (int, error) {
 // Flush has nothing to do.
 func (c *comparer) Flush(int64, int64) {}
 
-// verify reads the chunks of an upload that was open when the machine stopped, before anything is
-// believed about them. It does so once, whoever comes first.
+// verify deals with what an earlier process left of an upload, before anything is believed or
+// promised about it. It does so once, whoever comes first.
 func (s *Staging) verify(ctx context.Context, u *session) error {
-	if !u.isSuspect() {
+	if !u.isPending() {
 		return nil
 	}
 	if err := u.lock(ctx); err != nil {
@@ -47,14 +48,17 @@ func (s *Staging) verify(ctx context.Context, u *session) error {
 	return s.verifyLocked(ctx, u)
 }
 
-func (u *session) isSuspect() bool {
+func (u *session) isPending() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.suspect
+	return u.pending
 }
 
 func (s *Staging) verifyLocked(ctx context.Context, u *session) error {
-	if !u.isSuspect() {
+	u.mu.Lock()
+	pending, suspect, sealed := u.pending, u.suspect, u.sealed != nil
+	u.mu.Unlock()
+	if !pending {
 		return nil
 	}
 	h, err := s.acquire(u)
@@ -62,22 +66,72 @@ func (s *Staging) verifyLocked(ctx context.Context, u *session) error {
 		return err
 	}
 	defer s.release(h)
-	bad, err := s.check(ctx, u, h, nil)
-	if err != nil {
-		return err
+	if suspect {
+		bad, err := s.check(ctx, u, h, nil)
+		if err != nil {
+			return err
+		}
+		if len(bad) > 0 {
+			s.opt.Log.Warn("chunks did not survive an unclean stop; they will be asked for again", "upload_id", u.spec.ID, "chunks", len(bad))
+		}
 	}
-	if len(bad) > 0 {
-		s.opt.Log.Warn("chunks did not survive an unclean stop; they will be asked for again", "upload_id", u.spec.ID, "chunks", len(bad))
+	if s.doubt {
+		if err := s.rewrite(ctx, u, h); err != nil {
+			return err
+		}
 	}
-	u.journalMu.Lock()
-	err = s.appendRecords(u, h, record{kind: recordVerified, time: s.opt.Now()})
-	u.journalMu.Unlock()
-	if err != nil {
-		s.opt.Log.Warn("cannot record that an upload was verified; the next start does it again", "upload_id", u.spec.ID, "error", err)
+	if suspect {
+		u.journalMu.Lock()
+		err := s.appendRecords(u, h, record{kind: recordVerified, time: s.opt.Now()})
+		u.journalMu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	// The process before this one may have died between writing and syncing.
+	if sealed || s.opt.Durability == DurableChunk {
+		if err := errors.Join(s.syncData(u, h), s.syncListed(u), s.syncJournal(u, h)); err != nil {
+			return err
+		}
 	}
 	u.mu.Lock()
-	u.suspect = false
+	u.suspect, u.pending = false, false
 	u.mu.Unlock()
+	return nil
+}
+
+// rewrite writes journal and chunks over themselves. After a failed sync the system takes for
+// written what is in its cache only; so it is made to write it again.
+func (s *Staging) rewrite(ctx context.Context, u *session, h *handle) error {
+	u.mu.Lock()
+	chunks, layout := indexes(&u.received), u.layout()
+	u.mu.Unlock()
+	for _, index := range chunks {
+		if err := writeAgain(ctx, h.data, layout.Offset(index), layout.Length(index)); err != nil {
+			return err
+		}
+	}
+	u.journalMu.Lock()
+	defer u.journalMu.Unlock()
+	return writeAgain(ctx, h.journal, 0, u.records*recordSize)
+}
+
+func writeAgain(ctx context.Context, f vfs.File, off, length int64) error {
+	buf := getBuffer()
+	defer buffers.Put(buf)
+	for end := off + length; off < end; {
+		if ctx.Err() != nil {
+			return canceled(ctx)
+		}
+		p := buf[:min(bufferSize, end-off)]
+		if n, err := f.ReadAt(p, off); n < len(p) {
+			return upload.Wrap(upload.Unavailable, "", "", errors.Join(err, io.ErrUnexpectedEOF))
+		}
+		if _, err := f.WriteAt(p, off); err != nil {
+			return upload.Wrap(diskKind(err), "", "", err)
+		}
+		off += int64(len(p))
+	}
 	return nil
 }
 

@@ -15,9 +15,19 @@ import (
 // content is the data of an upload, or the beginning of it. It stays readable when the file is
 // deleted.
 type content struct {
-	vfs.File
+	file vfs.File
 	size int64
 }
+
+// sealedContent is that of a sealed or committed upload: a file on stable storage that nobody writes to
+// any more. It offers the file, so that a store on the same disk may link it instead of copying.
+type sealedContent struct{ content }
+
+// File is what store.Filer asks for.
+func (c *sealedContent) File() vfs.File { return c.file }
+
+// Close is part of io.Closer.
+func (c *content) Close() error { return c.file.Close() }
 
 // Size is part of chunkstore.Content.
 func (c *content) Size() int64 { return c.size }
@@ -28,13 +38,13 @@ func (c *content) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	if room := c.size - off; int64(len(p)) > room {
-		n, err := c.File.ReadAt(p[:room], off)
+		n, err := c.file.ReadAt(p[:room], off)
 		if err == nil {
 			err = io.EOF
 		}
 		return n, err
 	}
-	return c.File.ReadAt(p, off)
+	return c.file.ReadAt(p, off)
 }
 
 // empty is content of no bytes.
@@ -54,19 +64,21 @@ func (s *Staging) Open(ctx context.Context, id string) (chunkstore.Content, erro
 		return nil, err
 	}
 	defer s.leave()
-	size := int64(-1) // all
-	if u := s.lookup(id); u != nil {
+	size, sealed := int64(-1), true // all
+	if u := s.lookup(id); u != nil && !u.committed.Load() {
 		if err := s.verify(ctx, u); err != nil {
 			return nil, upload.Wrap(upload.Unavailable, op, id, err)
 		}
 		u.mu.Lock()
 		gone := u.gone
-		size = u.prefix.n
+		size, sealed = u.prefix.n, u.sealed != nil
 		u.mu.Unlock()
-		if gone {
+		switch {
+		case u.committed.Load():
+			size, sealed = -1, true
+		case gone:
 			return nil, notFound(op, id)
-		}
-		if size == 0 {
+		case size == 0:
 			return empty{}, nil
 		}
 	}
@@ -83,6 +95,9 @@ func (s *Staging) Open(ctx context.Context, id string) (chunkstore.Content, erro
 			return nil, upload.Wrap(upload.Unavailable, op, id, errors.Join(err, f.Close()))
 		}
 		size = info.Size()
+	}
+	if sealed {
+		return &sealedContent{content{f, size}}, nil
 	}
 	return &content{f, size}, nil
 }
@@ -105,6 +120,7 @@ func (s *Staging) Commit(ctx context.Context, id string) error {
 		}
 		return upload.Wrap(upload.Unavailable, op, id, err)
 	}
+	u.committed.Store(true) // from now on its data is read as a blob's, also while the rest is removed
 	return upload.Wrap(upload.Unavailable, op, id, s.finish(ctx, u, manifestSuffix, journalSuffix))
 }
 

@@ -89,6 +89,7 @@ type Staging struct {
 	fs         vfs.FS
 	opt        Options
 	generation uint32 // of records written now; see boot.go
+	doubt      bool   // an earlier process met a failed sync
 	entries    groupSync
 	files      handleCache
 	space      space
@@ -128,6 +129,12 @@ func Open(fsys vfs.FS, opt Options) (*Staging, error) {
 	}
 	if err := s.load(clean); err != nil {
 		return nil, upload.Wrap(upload.Unavailable, op, "", err)
+	}
+	if s.doubt && len(s.open) == 0 { // a new directory, or none left to doubt
+		s.doubt = false
+		if err := s.writeBoot(bootOpen); err != nil {
+			return nil, upload.Wrap(upload.Unavailable, op, "", err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.verifyNow = func(u *session) error { return s.verify(ctx, u) }
@@ -354,14 +361,16 @@ func (s *Staging) Close() error {
 	s.active.Wait()
 	s.pool.wait()
 	var errs []error
+	settled := true
 	for _, u := range sessions {
 		if err := s.settle(u); err != nil {
 			errs = append(errs, err)
 		}
+		settled = settled && !(s.doubt && u.isPending())
 	}
 	errs = append(errs, s.syncEntries(), s.files.close())
-	if errors.Join(errs...) == nil && !s.distrusted.Load() {
-		errs = append(errs, s.writeBoot(true))
+	if errors.Join(errs...) == nil && settled && !s.distrusted.Load() {
+		errs = append(errs, s.writeBoot(bootClean))
 	}
 	return upload.Wrap(upload.Unavailable, "disk.Close", "", errors.Join(errs...))
 }

@@ -42,10 +42,13 @@ type session struct {
 	updated     time.Time
 	sealed      *upload.Sealed
 	hinted      bool // sealed.Hint is set
-	suspect     bool // to be verified before anything is believed
+	suspect     bool // its chunks are to be read before anything is believed
+	pending     bool // to be verified or synced before anything is promised
 	settled     bool // all that was written is on stable storage
 	listed      bool // the directory entries of data and journal are on stable storage
 	gone        bool // discarded or committed
+
+	committed atomic.Bool // gone too, but its data is a blob's and stays
 }
 
 // reception is one chunk on its way in.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -28,15 +30,18 @@ type bars struct {
 	shown map[*tracker]*mpb.Bar
 	total *mpb.Bar
 
+	undo    func() bool
 	stop    chan struct{}
 	ticking sync.WaitGroup
 }
 
-func newBars(app *app, b *board) *bars {
+func newBars(ctx context.Context, app *app, b *board) *bars {
 	d := &bars{
 		app: app, board: b, both: isTerminal(app.stdout), shown: map[*tracker]*mpb.Bar{}, stop: make(chan struct{}),
 		p: mpb.New(mpb.WithOutput(app.stderr), mpb.WithRefreshRate(barRefresh), mpb.WithWidth(24)),
 	}
+	// The terminal echoes ^C where the cursor is, and the bars are drawn over from there.
+	d.undo = context.AfterFunc(ctx, func() { _, _ = io.WriteString(app.stderr, "\r") })
 	d.ticking.Go(d.tick)
 	return d
 }
@@ -113,6 +118,7 @@ func (d *bars) update() {
 }
 
 func (d *bars) close() {
+	d.undo()
 	close(d.stop)
 	d.ticking.Wait()
 	d.mu.Lock()

@@ -105,7 +105,7 @@ func (g *get) show(ctx context.Context, target string, do func(client.DownloadOp
 	b := &board{}
 	b.files.Store(1)
 	b.bytes.Store(g.file.Size)
-	screen := newDisplay(g.app, b, g.opt.quiet, g.opt.json)
+	screen := newDisplay(ctx, g.app, b, g.opt.quiet, g.opt.json)
 	out := newEvents(g.app.stdout, g.opt.json, b)
 	t := &tracker{name: oneLine(g.file.FullName()), size: g.file.Size}
 	b.start(t)

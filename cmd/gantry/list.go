@@ -178,7 +178,7 @@ func each(app *app, args []string, do func(arg string) error) error {
 	var codes []int
 	for _, arg := range args {
 		if err := do(arg); err != nil {
-			fmt.Fprintf(app.stderr, "gantry: %s: %s\n", oneLine(arg), message(err))
+			app.explain(fmt.Errorf("%s: %w", oneLine(arg), err))
 			codes = append(codes, exitCode(err))
 			if exitCode(err) == exitInterrupted {
 				break

@@ -54,7 +54,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+	if _, told := errors.AsType[reported](err); err != nil && !told && errors.Is(context.Cause(ctx), errInterrupted) {
 		err = errInterrupted
 	}
 	app.explain(err)
@@ -102,6 +102,8 @@ func newRootCommand(app *app) *cobra.Command {
 		Args:          cobra.ArbitraryArgs,
 		RunE:          groupOnly,
 	}
+	// A command with commands below it is not run by itself.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if not .HasAvailableSubCommands}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddGroup(
 		&cobra.Group{ID: groupFiles, Title: "Files:"},
@@ -130,6 +132,7 @@ func groupOnly(cmd *cobra.Command, args []string) error {
 		return cmd.Help()
 	}
 	text := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0])
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		text += "; did you mean " + strings.Join(near, " or ") + "?"
 	}

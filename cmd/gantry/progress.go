@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -220,12 +221,12 @@ type display interface {
 }
 
 // newDisplay chooses how progress is shown: bars on a terminal, a line every few seconds elsewhere.
-func newDisplay(app *app, b *board, quiet, asJSON bool) display {
+func newDisplay(ctx context.Context, app *app, b *board, quiet, asJSON bool) display {
 	switch {
 	case quiet:
 		return &plain{app: app, board: b, mute: true}
 	case isTerminal(app.stderr) && app.env("TERM", "dumb") != "dumb":
-		return newBars(app, b)
+		return newBars(ctx, app, b)
 	}
 	p := &plain{app: app, board: b, stop: make(chan struct{})}
 	if !asJSON { // who reads JSON has it there

@@ -65,7 +65,7 @@ func newPutCommand(app *app) *cobra.Command {
 			return err
 		}
 		defer c.Close()
-		return newPut(app, c, &opt).run(cmd.Context(), args)
+		return newPut(cmd.Context(), app, c, &opt).run(cmd.Context(), args)
 	}
 	return cmd
 }
@@ -122,10 +122,10 @@ type put struct {
 	unsaved bool                 // something was interrupted that cannot be gone on with
 }
 
-func newPut(app *app, c *client.Client, opt *putOptions) *put {
+func newPut(ctx context.Context, app *app, c *client.Client, opt *putOptions) *put {
 	b := &board{}
 	return &put{
-		app: app, c: c, opt: opt, board: b, display: newDisplay(app, b, opt.quiet, opt.json),
+		app: app, c: c, opt: opt, board: b, display: newDisplay(ctx, app, b, opt.quiet, opt.json),
 		events: newEvents(app.stdout, opt.json, b), start: time.Now(), retries: map[string]time.Time{},
 	}
 }
@@ -384,7 +384,10 @@ func (p *put) fail(ctx context.Context, name string, err error) {
 		return
 	}
 	p.events.write(errorEvent{"file_error", name, message(err), code})
-	text := fmt.Sprintf("gantry: %s: %s", oneLine(name), message(err))
+	text := "gantry: " + message(err)
+	if _, local := errors.AsType[*client.LocalError](err); !local { // those name the file themselves
+		text = fmt.Sprintf("gantry: %s: %s", oneLine(name), message(err))
+	}
 	if hint := advice(err); hint != "" {
 		text += "\n        " + hint
 	}

@@ -40,7 +40,7 @@ func render(document []byte) ([]byte, error) {
 		return nil, err
 	}
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"text": formatText, "type": d.typeName, "lower": strings.ToLower, "anchor": anchor, "join": strings.Join, "refName": refName,
+		"text": formatText, "type": d.typeName, "lower": strings.ToLower, "anchor": anchor, "join": strings.Join, "describe": d.describe,
 	}).Parse(pageHTML)
 	if err != nil {
 		return nil, err

@@ -153,6 +153,14 @@ func (s *schema) IsRequired(property string) bool {
 	return false
 }
 
+// describe is what a value is, in its own words or in those of the schema it refers to.
+func (d *document) describe(s *schema) string {
+	if s.Description == "" && s.Ref != "" {
+		return d.Components.Schemas.get(refName(s.Ref)).Description
+	}
+	return s.Description
+}
+
 // typeName writes the type of a value, with links to the schemas it refers to.
 func (d *document) typeName(s *schema) template.HTML {
 	text := func(v string) template.HTML { return template.HTML(template.HTMLEscapeString(v)) } //nolint:gosec // escaped
@@ -169,11 +177,11 @@ func (d *document) typeName(s *schema) template.HTML {
 		}
 		return template.HTML(strings.Join(all, " or ")) //nolint:gosec // each is escaped
 	case s.Const != nil:
-		return text(fmt.Sprintf("%v", s.Const))
+		return text(literal(s.Const))
 	case len(s.Enum) > 0:
 		var all []string
 		for _, v := range s.Enum {
-			all = append(all, fmt.Sprint(v))
+			all = append(all, literal(v))
 		}
 		return text(strings.Join(all, " | "))
 	case s.Items != nil:
@@ -184,6 +192,15 @@ func (d *document) typeName(s *schema) template.HTML {
 		return text(strings.Join(s.Type, " or "))
 	}
 	return "bytes"
+}
+
+// literal writes a value as it stands in JSON.
+func literal(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
 }
 
 type componentCollection struct {

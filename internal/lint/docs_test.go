@@ -71,7 +71,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func makeTargets(t *testing.T) map[string]string {
 	t.Helper()
 	targets := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):([^=\n]*)$`).FindAllStringSubmatch(read(t, "Makefile"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):([^=\n].*)$`).FindAllStringSubmatch(read(t, "Makefile"), -1) {
 		_, help, _ := strings.Cut(m[2], "## ")
 		targets[m[1]] = help
 	}

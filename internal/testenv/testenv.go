@@ -19,9 +19,3 @@ func Need(t testing.TB, there bool, what string) {
 	}
 	t.Skipf("NOT TESTED: %s", what)
 }
-
-// Long marks a test that takes seconds. It runs unless -short is given; CI never gives it.
-func Long(t testing.TB) {
-	t.Helper()
-	Need(t, !testing.Short(), "long tests, because of -short")
-}

@@ -83,14 +83,15 @@ func (db *DB) FindContent(ctx context.Context, scope meta.Scope, owner string, s
 		return upload.Blob{}, db.failure(op, "", err)
 	}
 	// Two roots, whatever has become of the one: a SHA-1 collision, and who asks may mean either.
-	if len(found) != 1 || !found[0].known || !offered(&found[0].blob) {
+	if len(found) != 1 || !found[0].known || !offered(found[0].blob.State) {
 		return upload.Blob{}, db.missing(op, "", "content", sql.ErrNoRows)
 	}
 	return found[0].blob, nil
 }
 
-func offered(b *upload.Blob) bool {
-	return b.State == upload.BlobLive || b.State == upload.BlobCondemned
+// offered reports whether the bytes of a blob in this state are there and stay.
+func offered(state upload.BlobState) bool {
+	return state == upload.BlobLive || state == upload.BlobCondemned
 }
 
 // KnowsHint reports whether FindContent might succeed; see meta.Catalog.

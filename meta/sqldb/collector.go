@@ -208,7 +208,7 @@ func (db *DB) Unstore(ctx context.Context, blobID, reason string, now time.Time)
 			return noBlob()
 		case err != nil:
 			return err
-		case b.Node == "" || !offered(&b):
+		case b.Node == "" || !offered(b.State):
 			return upload.Errorf(upload.Conflict, "", "", "Staging does not have the content either.")
 		case b.Store == "":
 			return nil

@@ -69,6 +69,7 @@ func (db *DB) CommitInstant(ctx context.Context, c meta.Commit, blobID string) (
 // EndUpload records that an upload ended without a file; see meta.Catalog.
 func (db *DB) EndUpload(ctx context.Context, a meta.Answer) (meta.Answer, error) {
 	return write(ctx, db, "EndUpload", a.UploadID, func(ctx context.Context, s *session) (meta.Answer, error) {
+		a := a // it may be run again
 		earlier, found, err := db.earlierAnswer(ctx, s, a.UploadID, "", "")
 		if found || err != nil {
 			return earlier, err

@@ -98,8 +98,9 @@ func (db *DB) kind(err error) upload.Kind {
 	return db.dialect.kind(err)
 }
 
-// write runs f in the writer's next transaction. f may be run with others in one transaction, and
-// must not touch anything but its session: when it returns an error, what it did is undone.
+// write runs f in the writer's next transaction, with those of others. f touches nothing but its
+// session: when it returns an error what it did is undone, and when another one fails it may be run a
+// second time.
 func write[T any](ctx context.Context, db *DB, op, id string, f func(ctx context.Context, s *session) (T, error)) (T, error) {
 	var result T
 	err := db.writer.do(ctx, func(ctx context.Context, s *session) (err error) {

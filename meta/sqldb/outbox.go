@@ -204,7 +204,7 @@ func (db *DB) RetryTransfer(ctx context.Context, id string, now time.Time) error
 			return nil
 		case t.State != upload.TransferRetrying && t.State != upload.TransferDead && t.State != upload.TransferCancelled:
 			return upload.Errorf(upload.Conflict, "", "", "The transfer is %s: there is nothing to try again.", t.State)
-		case !offered(&job.Blob) || job.Blob.Node == "":
+		case !offered(job.Blob.State) || job.Blob.Node == "":
 			return upload.Errorf(upload.Conflict, "", "", "The content is not there any more: there is nothing to transfer.")
 		}
 		return requeue(ctx, s, job.Blob.ID, "", now)

@@ -24,89 +24,108 @@ func (db *DB) SetRoot(ctx context.Context, id string, epoch int64, root upload.R
 		if err := s.held(ctx, id, epoch, `updated_at = ?`, at(now)); err != nil {
 			return result, err
 		}
-		var job meta.Job
-		if err := row(ctx, s, scanJob(&job), jobQuery+` WHERE t.id = ?`, id); err != nil {
+		var mine candidate
+		if err := row(ctx, s, scanCandidate(&mine), candidateQuery+` WHERE t.id = ?`, id); err != nil {
 			return result, err
 		}
-		if known := job.Blob.Root; !known.IsZero() && known != root {
-			return result, &upload.Error{Kind: upload.DigestMismatch, Want: known.String(), Got: root.String(),
+		if !mine.root.IsZero() && mine.root != root {
+			return result, &upload.Error{Kind: upload.DigestMismatch, Want: mine.root.String(), Got: root.String(),
 				Detail: "The content is not what it was when it was read before."}
 		}
-		same, err := rows(ctx, s, scanJob, jobQuery+` WHERE b.sha1 = ? AND b.size = ? AND b.root IS NOT NULL AND b.id <> ?`,
-			job.Blob.SHA1[:], job.Blob.Size, job.Blob.ID)
+		same, err := rows(ctx, s, scanCandidate, candidateQuery+` WHERE b.sha1 = ? AND b.size = ? AND b.root IS NOT NULL AND b.id <> ?`,
+			mine.sha1[:], mine.size, mine.id)
 		if err != nil {
 			return result, err
 		}
-		var twin *meta.Job
+		var twin *candidate
 		for i := range same {
-			if same[i].Blob.Root == root {
+			if same[i].root == root {
 				twin = &same[i]
 				continue
 			}
 			result.Collision = true
-			if err := auditCollision(ctx, s, &same[i].Blob, &job.Blob, root, now); err != nil {
+			if err := auditCollision(ctx, s, &same[i], &mine, root, now); err != nil {
 				return result, err
 			}
 		}
-		if twin != nil && survivor(&job, twin) == twin {
-			result.JoinedTo = twin.Blob.ID
-			return result, join(ctx, s, &job.Blob, &twin.Blob, now)
+		if twin != nil && survivor(&mine, twin) == twin {
+			result.JoinedTo = twin.id
+			return result, join(ctx, s, mine.id, twin.id, now)
 		}
 		if twin != nil { // gives its root up before the other takes it
-			if err := join(ctx, s, &twin.Blob, &job.Blob, now); err != nil {
+			if err := join(ctx, s, twin.id, mine.id, now); err != nil {
 				return result, err
 			}
 		}
-		_, err = s.exec(ctx, `UPDATE blobs SET root = ?, updated_at = ? WHERE id = ?`, root[:], at(now), job.Blob.ID)
+		_, err = s.exec(ctx, `UPDATE blobs SET root = ?, updated_at = ? WHERE id = ?`, root[:], at(now), mine.id)
 		return result, err
 	})
+}
+
+// candidate is a blob that may turn out to be the same as another, with the state of its transfer.
+type candidate struct {
+	id        string
+	sha1      upload.SHA1
+	size      int64
+	root      upload.Root
+	state     upload.BlobState
+	store     string
+	createdAt int64
+	transfer  upload.TransferState
+}
+
+const candidateQuery = `SELECT b.id, b.sha1, b.size, b.root, b.state, b.store, b.created_at, t.state
+	FROM blobs b JOIN transfers t ON t.blob_id = b.id`
+
+func scanCandidate(c *candidate) []any {
+	return []any{&c.id, digest(c.sha1[:]), &c.size, digest(c.root[:]), &c.state, (*text)(&c.store), &c.createdAt, &c.transfer}
 }
 
 // survivor decides which of two blobs with the same content remains: one whose bytes are there before
 // one whose are not, one in a store before one in staging, one whose transfer goes on before one that
 // was given up, and then the older.
-func survivor(a, b *meta.Job) *meta.Job {
-	rank := func(j *meta.Job) int {
+func survivor(a, b *candidate) *candidate {
+	rank := func(c *candidate) int {
 		switch {
-		case !offered(&j.Blob):
+		case !offered(c.state):
 			return 3
-		case j.Blob.Store != "":
+		case c.store != "":
 			return 0
-		case !j.Transfer.State.Final():
+		case !c.transfer.Final():
 			return 1
 		}
 		return 2
 	}
-	if cmp.Or(rank(a)-rank(b), a.Blob.CreatedAt.Compare(b.Blob.CreatedAt), cmp.Compare(a.Blob.ID, b.Blob.ID)) < 0 {
+	if cmp.Or(rank(a)-rank(b), cmp.Compare(a.createdAt, b.createdAt), cmp.Compare(a.id, b.id)) < 0 {
 		return a
 	}
 	return b
 }
 
 // join moves the files of from to into. from is condemned for good: without a root nothing finds it.
-func join(ctx context.Context, s *session, from, into *upload.Blob, now time.Time) error {
-	moved, err := s.exec(ctx, `UPDATE files SET blob_id = ? WHERE blob_id = ?`, into.ID, from.ID)
+func join(ctx context.Context, s *session, from, into string, now time.Time) error {
+	moved, err := s.exec(ctx, `UPDATE files SET blob_id = ? WHERE blob_id = ?`, into, from)
 	if err != nil {
 		return err
 	}
 	if _, err := s.exec(ctx, `UPDATE blobs SET root = NULL, refs = refs - ?, state = 'condemned', condemned_at = ?, last_owner = NULL,
-		updated_at = ? WHERE id = ?`, moved, at(now), at(now), from.ID); err != nil {
+		updated_at = ? WHERE id = ?`, moved, at(now), at(now), from); err != nil {
 		return err
 	}
-	if err := finish(ctx, s, from.ID, upload.TransferCancelled, "the content is that of blob "+into.ID, now); err != nil {
+	if err := finish(ctx, s, from, upload.TransferCancelled, "the content is that of blob "+into, now); err != nil {
 		return err
 	}
 	if moved == 0 {
 		return nil
 	}
 	_, err = s.exec(ctx, `UPDATE blobs SET refs = refs + ?, state = 'live', condemned_at = NULL, last_owner = NULL, updated_at = ?
-		WHERE id = ?`, moved, at(now), into.ID)
+		WHERE id = ?`, moved, at(now), into)
 	return err
 }
 
 // auditCollision records two contents with one SHA-1, once for a pair of roots.
-func auditCollision(ctx context.Context, s *session, a, b *upload.Blob, rootB upload.Root, now time.Time) error {
-	roots := []string{a.Root.String(), rootB.String()}
+func auditCollision(ctx context.Context, s *session, a, b *candidate, rootB upload.Root, now time.Time) error {
+	roots := []string{a.root.String(), rootB.String()}
 	slices.Sort(roots)
 	pair := sha256.Sum256([]byte(roots[0] + roots[1]))
 	id := "collision-" + hex.EncodeToString(pair[:16])
@@ -116,7 +135,7 @@ func auditCollision(ctx context.Context, s *session, a, b *upload.Blob, rootB up
 		return err
 	}
 	return audit(ctx, s, id, now, "sha1_collision", map[string]any{
-		"sha1": b.SHA1, "size": b.Size, "roots": roots, "blobs": []string{a.ID, b.ID},
+		"sha1": b.sha1, "size": b.size, "roots": roots, "blobs": []string{a.id, b.id},
 	})
 }
 

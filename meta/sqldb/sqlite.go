@@ -94,6 +94,7 @@ func sqliteName(path string, cacheKiB int, readOnly bool) string {
 		fmt.Sprintf("cache_size(-%d)", cacheKiB),
 		fmt.Sprintf("wal_autocheckpoint(%d)", sqliteCheckpoint),
 		"journal_size_limit(67108864)",
+		"temp_store(MEMORY)",
 	}
 	if readOnly {
 		pragmas = append(pragmas, "query_only(ON)")

@@ -94,7 +94,8 @@ func (e *examiner) blobs(ctx context.Context) error {
 
 // blob checks both copies of one blob. A blob is lost only when neither is right.
 func (e *examiner) blob(ctx context.Context, b *upload.Blob) error {
-	if b.State == upload.BlobDeleting || b.State == upload.BlobLost {
+	garbage := b.State == upload.BlobCondemned && b.Root.IsZero() // nothing will ever refer to it again
+	if garbage || b.State == upload.BlobDeleting || b.State == upload.BlobLost {
 		return nil
 	}
 	staged, err := e.staged(ctx, b)

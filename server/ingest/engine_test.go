@@ -98,7 +98,7 @@ func (e *engine) open() {
 	log := slog.New(slog.DiscardHandler)
 	e.stagingFault, e.storeFault = faultfs.New(e.stagingMem, nil), faultfs.New(e.storeMem, nil)
 	var err error
-	if e.db, err = sqldb.OpenSQLite(e.t.Context(), e.path, sqldb.Options{Log: log}); err != nil {
+	if e.db, err = sqldb.OpenSQLite(e.t.Context(), e.path, sqldb.Options{Log: log, Now: e.clock.now}); err != nil {
 		e.t.Fatal(err)
 	}
 	if e.staging, err = disk.Open(e.stagingFault, disk.Options{BootID: e.boot, Now: e.clock.now, Log: log, MinFree: 1}); err != nil {
@@ -108,8 +108,8 @@ func (e *engine) open() {
 		e.t.Fatal(err)
 	}
 	stores := map[string]store.Store{"local": e.local}
-	e.worker = transfer.New(transfer.Options{Node: "n1", Now: e.clock.now, Log: log}, transfer.Deps{
-		Outbox: e.db, Staging: e.staging, Stores: stores, Queue: queue.New(),
+	e.worker = transfer.New(transfer.Options{Node: "n1", Log: log}, transfer.Deps{
+		Outbox: e.db, Staging: e.staging, Stores: stores, Queue: queue.New(), Now: e.clock.now,
 	})
 	e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", Scope: e.scope}, ingest.Deps{
 		Staging: e.staging, View: memory.New(), DB: e.db, Stores: stores,

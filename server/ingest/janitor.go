@@ -53,7 +53,7 @@ func (s *Service) Run(ctx context.Context) error {
 		err := s.Clean(ctx)
 		if now := s.Now(); now.Sub(lastSweep) >= s.opt.OrphanSweep || now.Before(lastSweep) {
 			lastSweep = now
-			err = errors.Join(err, s.dropOrphanData(ctx), s.dropOrphanObjects(ctx))
+			err = errors.Join(err, s.Sweep(ctx))
 		}
 		if err != nil && ctx.Err() == nil {
 			s.Log.Error("the janitor could not clean everything up; it will try again", "error", err)
@@ -65,6 +65,12 @@ func (s *Service) Run(ctx context.Context) error {
 // files, expired answers.
 func (s *Service) Clean(ctx context.Context) error {
 	return errors.Join(s.expireUploads(ctx), s.dropStaged(ctx), s.collectBlobs(ctx), s.forgetAnswers(ctx))
+}
+
+// Sweep deletes staging data and objects that no blob refers to: what crashes, power cuts and workers
+// that lost their lease leave behind. It reads all names, so it is done seldom.
+func (s *Service) Sweep(ctx context.Context) error {
+	return errors.Join(s.dropOrphanData(ctx), s.dropOrphanObjects(ctx))
 }
 
 func (s *Service) expireUploads(ctx context.Context) error {

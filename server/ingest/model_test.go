@@ -30,7 +30,7 @@ func TestEngineAgainstModel(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		m := &model{rt: rt, e: newEngineIn(rt, dir), uploads: map[string]*modelUpload{}, files: map[string]uint64{}}
+		m := &model{rt: rt, e: newEngineIn(rt, dir), uploads: map[string]*modelUpload{}, files: map[string]*modelFile{}}
 		defer func() {
 			m.e.close()
 			_ = os.RemoveAll(dir)
@@ -66,17 +66,27 @@ func content(n uint64) []byte {
 
 type modelUpload struct {
 	content uint64
+	nth     int
 	acked   map[int]bool
 	fileID  string // once complete
 	ended   bool   // cancelled
 }
 
+type modelFile struct {
+	content uint64
+	nth     int
+}
+
+func (u *modelUpload) order() int { return u.nth }
+func (f *modelFile) order() int   { return f.nth }
+
 type model struct {
 	rt      *rapid.T
 	e       *engine
 	uploads map[string]*modelUpload
-	files   map[string]uint64 // file id → content
-	failing bool              // the disk fails at some operation to come: any call may say Unavailable
+	files   map[string]*modelFile
+	made    int  // numbers what is made, so that a run can be repeated though ids are random
+	failing bool // the disk fails at some operation to come: any call may say Unavailable
 }
 
 // try fails the run unless err is one of the kinds that this call may give, or the disk is failing.
@@ -95,18 +105,29 @@ func (m *model) try(err error, allowed ...upload.Kind) bool {
 	return false
 }
 
-func pick[V any](t *rapid.T, m map[string]V) string {
+// inOrder returns ids in the order in which they were made.
+func inOrder[V interface{ order() int }](m map[string]V) []string {
+	return slices.SortedFunc(maps.Keys(m), func(a, b string) int { return m[a].order() - m[b].order() })
+}
+
+func pick[V interface{ order() int }](t *rapid.T, m map[string]V) string {
 	if len(m) == 0 {
 		t.Skip("none there")
 	}
-	return rapid.SampledFrom(slices.Sorted(maps.Keys(m))).Draw(t, "id")
+	return inOrder(m)[rapid.IntRange(0, len(m)-1).Draw(t, "which")]
+}
+
+func (m *model) addFile(id string, content uint64) {
+	m.made++
+	m.files[id] = &modelFile{content, m.made}
 }
 
 func (m *model) init(t *rapid.T) {
 	n := rapid.Uint64Range(0, contents-1).Draw(t, "content")
 	opened, err := m.e.begin(content(n))
 	if m.try(err) {
-		m.uploads[opened.ID] = &modelUpload{content: n, acked: map[int]bool{}}
+		m.made++
+		m.uploads[opened.ID] = &modelUpload{content: n, nth: m.made, acked: map[int]bool{}}
 	}
 }
 
@@ -179,7 +200,7 @@ func (m *model) complete(t *rapid.T) {
 	}
 	if u.fileID == "" {
 		u.fileID = f.ID
-		m.files[f.ID] = u.content
+		m.addFile(f.ID, u.content)
 	}
 }
 
@@ -214,7 +235,7 @@ func (m *model) foundComplete(t *rapid.T, id string) {
 		t.Fatalf("upload %s is %s", id, status.State)
 	}
 	u.fileID = status.Answer.File.ID
-	m.files[u.fileID] = u.content
+	m.addFile(u.fileID, u.content)
 }
 
 func (m *model) instant(t *rapid.T) {
@@ -228,14 +249,14 @@ func (m *model) instant(t *rapid.T) {
 		return
 	}
 	u.fileID = result.Answer.File.ID
-	m.files[u.fileID] = u.content
+	m.addFile(u.fileID, u.content)
 }
 
 func (m *model) whole(t *rapid.T) {
 	n := rapid.Uint64Range(0, contents-1).Draw(t, "content")
 	f, err := m.e.PutFile(t.Context(), owner, ingest.FileRequest{Name: "w"}, body(content(n)))
 	if m.try(err) {
-		m.files[f.ID] = n
+		m.addFile(f.ID, n)
 	}
 }
 
@@ -353,12 +374,12 @@ func (m *model) anyComplete(t *rapid.T) {
 	f, err := m.e.Complete(t.Context(), owner, id, ingest.CompleteRequest{})
 	if m.try(err, upload.Incomplete) {
 		m.uploads[id].fileID = f.ID
-		m.files[f.ID] = m.uploads[id].content
+		m.addFile(f.ID, m.uploads[id].content)
 	}
 }
 
 func (m *model) openOne() string {
-	for _, id := range slices.Sorted(maps.Keys(m.uploads)) {
+	for _, id := range inOrder(m.uploads) {
 		if u := m.uploads[id]; u.fileID == "" && !u.ended {
 			return id
 		}
@@ -382,7 +403,8 @@ func (m *model) check(t *rapid.T) {
 			}
 		}
 	}
-	for id, n := range m.files {
+	for id, f := range m.files {
+		n := f.content
 		got, err := m.e.read(id)
 		if err != nil {
 			t.Fatalf("file %s: %v", id, err)
@@ -415,6 +437,9 @@ func (m *model) finish() {
 		m.e.clock.advance(24 * time.Hour)
 	}
 	m.e.restart()
+	if err := m.e.Sweep(ctx); err != nil {
+		m.rt.Fatal(err)
+	}
 	if files, err := m.e.Files(ctx, meta.FileQuery{Owner: owner, Limit: 1}); err != nil || len(files.Items) > 0 {
 		m.rt.Fatalf("files left: %v %v", files, err)
 	}

@@ -13,9 +13,9 @@ type dir struct {
 	making sync.Mutex
 	made   bool // it is there, durably
 
-	syncing sync.Mutex // held by the one who syncs
-	mu      sync.Mutex
-	next    *syncRound // the one that those who come now wait for
+	mu   sync.Mutex
+	last *syncRound // begun last, or about to begin
+	next *syncRound // about to begin: those who come now wait for it
 }
 
 // syncRound is one SyncDir on behalf of all who asked for it before it began.
@@ -59,12 +59,13 @@ func (d *dir) sync(tree vfs.FS) error {
 		<-round.done
 		return round.err
 	}
-	round := &syncRound{done: make(chan struct{})}
-	d.next = round
+	round, before := &syncRound{done: make(chan struct{})}, d.last
+	d.next, d.last = round, round
 	d.mu.Unlock()
 
-	d.syncing.Lock()
-	defer d.syncing.Unlock()
+	if before != nil {
+		<-before.done // gathers company meanwhile
+	}
 	d.mu.Lock()
 	d.next = nil
 	d.mu.Unlock()

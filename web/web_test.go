@@ -1,0 +1,21 @@
+package web
+
+import (
+	"bytes"
+	"testing"
+)
+
+func TestPage(t *testing.T) {
+	for _, open := range []bool{true, false} {
+		page := Page(open)
+		if got := bytes.Contains(page, []byte("<form")); got != open {
+			t.Errorf("open %v: form %v", open, got)
+		}
+		if got := bytes.Contains(page, []byte("Bearer")); got == open {
+			t.Errorf("open %v: token %v", open, got)
+		}
+		if !bytes.Contains(page, []byte(`href="/docs"`)) {
+			t.Error("no link to the API reference")
+		}
+	}
+}
