@@ -27,7 +27,7 @@ unit: ## the tests of all packages, with the race detector
 e2e: ## the tests of the real binary, among them 200 times kill -9
 	go test -timeout 15m ./e2e $(ARGS)
 
-check: ## formatting, linters, layers, dead code, tidy modules: everything that needs no running
+check: ## formatting, linters, layers, dead code, modules: everything that needs no running
 	scripts/check.sh
 
 fmt: ## format all Go files
