@@ -172,7 +172,10 @@ func (r *replay) apply(rec *record, spec *upload.Spec, generation uint32) {
 	case recordVerified:
 		r.stale = rec.generation != generation && r.received.Len() > 0
 	case recordSealed:
-		if r.size < 0 {
+		if r.size < 0 { // all chunks are full ones
+			if rec.prefix.n != int64(r.received.Len())*layout.ChunkSize {
+				return
+			}
 			r.size = rec.prefix.n
 		}
 		// The data was synced before this record was written, whatever came after.

@@ -130,6 +130,7 @@ func TestReplay(t *testing.T) {
 		{name: "unknown size, short chunk", size: -1, records: []record{chunkRecord(2, "i"), chunkRecord(3, "mnop")}, want: []upload.Range{{First: 0, Last: 1}}, wantSize: 9},
 		{name: "unknown size, short chunk dropped", size: -1, records: []record{chunkRecord(2, "i"), kind(recordDrop, 2)}, want: []upload.Range{{First: 0, Last: 2}}, wantSize: 9},
 		{name: "unknown size, short chunk too early", size: -1, records: []record{chunkRecord(2, "ijkl"), chunkRecord(1, "e")}, want: []upload.Range{{First: 0, Last: 1}}, wantSize: -1},
+		{name: "unknown size, sealed with too much", size: -1, records: []record{chunkRecord(0, "abcd"), hashed(kind(recordSealed, 0), prefixOf("abcd", "e"))}, wantSize: -1},
 		{name: "unknown size, sealed", size: -1, records: []record{chunkRecord(0, "abcd"), hashed(kind(recordSealed, 0), prefixOf("abcd"))}, wantSize: 4, hashed: 4, sealed: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -207,3 +207,154 @@ func TestOpenDuringCommit(t *testing.T) {
 		t.Errorf("%d removals were seen", seen)
 	}
 }
+
+// After a failed sync the cache is not the disk: what a restarted process finds and promises must be
+// written again. Here the record of a chunk is in the cache only, then the power fails.
+func TestDoubtfulCacheIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	for _, suffix := range []string{".journal", ".data"} {
+		for _, between := range []string{"nothing", "killed", "stopped"} {
+			t.Run(suffix+", "+between, func(t *testing.T) { t.Parallel(); testDoubtfulCache(t, suffix, between) })
+		}
+	}
+}
+
+func testDoubtfulCache(t *testing.T, suffix, between string) {
+	t.Helper()
+	l, inner := newLife(), memfs.New(nil)
+	fsys := faultfs.New(inner, nil)
+	s := openOn(t, fsys, disk.Options{Durability: disk.DurableChunk})
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 0)
+	fsys.SetHook(failing(faultfs.Sync, ".journal", syscall.EIO))
+	want(t, s.WriteChunk(t.Context(), l.spec.ID, 1, chunkstoretest.BodyOf(l.chunk(1))), upload.Unavailable)
+	if suffix == ".data" { // the sync of the data failed unseen, with that of the journal
+		f, err := inner.OpenFile(l.spec.ID+".data", vfs.ReadWrite, 0)
+		ok(t, err)
+		p := readData(t, inner, l.spec.ID)
+		_, err = f.WriteAt(make([]byte, len(p)), 0)
+		ok(t, errors.Join(err, f.Sync()))
+		_, err = f.WriteAt(p, 0)
+		ok(t, err)
+		f.(interface{ LoseDirty() }).LoseDirty()
+		ok(t, f.Close())
+	}
+	left := inner.Kill()
+	if between != "nothing" {
+		// Another process comes and goes without having looked at the upload.
+		unread := faultfs.New(left, func(op faultfs.Op) error {
+			if op.Kind == faultfs.Read && strings.HasSuffix(op.Name, ".data") {
+				return syscall.EMFILE
+			}
+			return nil
+		})
+		other := openOn(t, unread, disk.Options{Durability: disk.DurableChunk})
+		_, err := other.Get(l.spec.ID)
+		want(t, err, upload.Unavailable)
+		if between == "stopped" {
+			ok(t, other.Close())
+		}
+		left = left.Kill()
+	}
+	again := openOn(t, left, disk.Options{Durability: disk.DurableChunk})
+	ok(t, again.WriteChunk(t.Context(), l.spec.ID, 1, chunkstoretest.BodyOf(l.chunk(1))))
+	for seed := range uint64(10) {
+		after := openOn(t, left.Crash(rand.New(rand.NewPCG(seed, 5))), disk.Options{Durability: disk.DurableChunk, BootID: "boot 2"})
+		if bad, err := after.Recheck(t.Context(), l.spec.ID); err != nil || len(bad) != 0 {
+			t.Fatalf("%s: bad %v, %v", suffix, bad, err)
+		}
+		u, err := after.Get(l.spec.ID)
+		ok(t, err)
+		if !u.Received.Has(0) || !u.Received.Has(1) {
+			t.Fatalf("%s: an acknowledged chunk did not survive: missing %v", suffix, u.Missing())
+		}
+		l.finish(t, after, &u)
+	}
+}
+
+// A process that was killed between writing and syncing leaves what the next one may promise only
+// after a sync.
+func TestUnsyncedSealIsSynced(t *testing.T) {
+	t.Parallel()
+	l, inner := newLife(), memfs.New(nil)
+	fsys := faultfs.New(inner, nil)
+	s := openOn(t, fsys, disk.Options{})
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 0, 1, 2, 3, 4)
+	var left *memfs.FS
+	fsys.SetHook(func(op faultfs.Op) error {
+		if op.Kind == faultfs.Sync && strings.HasSuffix(op.Name, ".journal") && left == nil {
+			left = inner.Kill()
+		}
+		return nil
+	})
+	_, err := s.Seal(t.Context(), l.spec.ID, upload.UnknownSize)
+	ok(t, err)
+	again := openOn(t, left, disk.Options{})
+	_, err = again.Seal(t.Context(), l.spec.ID, upload.UnknownSize)
+	ok(t, err)
+	for seed := range uint64(10) {
+		after := openOn(t, left.Crash(rand.New(rand.NewPCG(seed, 5))), disk.Options{BootID: "boot 2"})
+		u, err := after.Get(l.spec.ID)
+		ok(t, err)
+		if !u.Sealed {
+			t.Fatalf("a sealed upload is open again, missing %v", u.Missing())
+		}
+	}
+}
+
+// With durability "chunk" a repeat is acknowledged only when the chunk is on stable storage, however
+// it came there.
+func TestUnsyncedChunkIsSynced(t *testing.T) {
+	t.Parallel()
+	l, inner := newLife(), memfs.New(nil)
+	fsys := faultfs.New(inner, nil)
+	opt := disk.Options{Durability: disk.DurableChunk}
+	s := openOn(t, fsys, opt)
+	ok(t, s.Create(t.Context(), l.spec))
+	var left *memfs.FS
+	fsys.SetHook(func(op faultfs.Op) error {
+		if op.Kind == faultfs.Sync && strings.HasSuffix(op.Name, ".journal") && left == nil {
+			left = inner.Kill()
+		}
+		return nil
+	})
+	send(t, s, l, 0)
+	again := openOn(t, left, opt)
+	send(t, again, l, 0)
+	opt.BootID = "boot 2"
+	for seed := range uint64(10) {
+		after := openOn(t, left.Crash(rand.New(rand.NewPCG(seed, 5))), opt)
+		u, err := after.Get(l.spec.ID)
+		ok(t, err)
+		if !u.Received.Has(0) {
+			t.Fatal("an acknowledged chunk did not survive")
+		}
+	}
+}
+
+// What a process with durability "chunk" could not sync, one with "complete" must not build a seal on:
+// all chunks are marked as durable there, and yet the last record is in the cache only.
+func TestDoubtOutlivesAChangeOfDurability(t *testing.T) {
+	t.Parallel()
+	l, inner := newLife(), memfs.New(nil)
+	fsys := faultfs.New(inner, nil)
+	s := openOn(t, fsys, disk.Options{Durability: disk.DurableChunk})
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 0, 1, 2) // the next record is the last in its sector: writing more does not bring it to the disk
+	fsys.SetHook(failing(faultfs.Sync, ".journal", syscall.EIO))
+	want(t, s.WriteChunk(t.Context(), l.spec.ID, 3, chunkstoretest.BodyOf(l.chunk(3))), upload.Unavailable)
+	left := inner.Kill()
+	again := openOn(t, left, disk.Options{})
+	send(t, again, l, 4)
+	_, err := again.Seal(t.Context(), l.spec.ID, upload.UnknownSize)
+	ok(t, err)
+	for seed := range uint64(10) {
+		after := openOn(t, left.Crash(rand.New(rand.NewPCG(seed, 5))), disk.Options{BootID: "boot 2"})
+		u, err := after.Get(l.spec.ID)
+		ok(t, err)
+		if !u.Sealed {
+			t.Fatalf("a sealed upload is open again, missing %v", u.Missing())
+		}
+	}
+}
