@@ -50,7 +50,7 @@ func (c *Client) putChunk(ctx context.Context, id string, index int, body func()
 	if err != nil {
 		return err
 	}
-	return decode(resp, nil)
+	return decode(ctx, resp, nil)
 }
 
 // contentDigest is the field of RFC 9530 for a CRC-32C.
@@ -141,7 +141,7 @@ func (c *Client) putFile(ctx context.Context, r FileRequest, body func() io.Read
 	if err != nil {
 		return f, err
 	}
-	return f, decode(resp, &f)
+	return f, decode(ctx, resp, &f)
 }
 
 // File returns one file.

@@ -316,17 +316,20 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, r request,
 	if err != nil {
 		return err
 	}
-	return decode(resp, out)
+	return decode(ctx, resp, out)
 }
 
 // decode reads the answer to its end, so that the connection can be used again.
-func decode(resp *http.Response, out any) error {
+func decode(ctx context.Context, resp *http.Response, out any) error {
 	defer drain(resp.Body)
 	if out == nil {
 		return nil
 	}
 	const limit = 64 << 20 // an answer is never that long; a broken proxy's may be
 	if err := json.NewDecoder(io.LimitReader(resp.Body, limit)).Decode(out); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		return &answerError{err: err, requestID: resp.Header.Get("X-Request-Id")}
 	}
 	return nil

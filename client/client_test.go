@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -269,5 +270,47 @@ func TestManagement(t *testing.T) {
 	}
 	if _, err := m.CancelTransfer(t.Context(), "t1"); !errors.Is(err, upload.Conflict) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// An answer that stops in its middle is a stall, and tried again.
+func TestStalledAnswer(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.fault = func(w http.ResponseWriter, r *http.Request, _ string, n int) bool {
+		if n > 1 {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(201)
+		_, _ = io.WriteString(w, `{"id":"`)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	c := f.client(func(o *Options) { o.StallTimeout = 30 * time.Millisecond })
+	if _, err := c.Upload(t.Context(), Bytes("x", bytes.NewReader([]byte("abc")), 3), UploadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPersist(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.store("f", nil)
+	f.fault = func(w http.ResponseWriter, _ *http.Request, _ string, n int) bool {
+		if n <= 2 {
+			refuse(w, 503, upload.Unavailable, nil)
+		}
+		return n <= 2
+	}
+	var events record
+	var got File
+	err := f.client(nil).Persist(t.Context(), "look", events.add, func(ctx context.Context) (err error) {
+		got, err = f.client(nil).File(ctx, "f")
+		return err
+	})
+	if err != nil || got.ID != "f" || len(events.has(Retrying)) != 2 {
+		t.Errorf("got %+v, %v, events %+v", got, err, events.events)
 	}
 }

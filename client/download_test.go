@@ -256,7 +256,7 @@ func TestDownloadDoesNotOverwrite(t *testing.T) {
 			t.Errorf("%s was overwritten", p)
 		}
 	}
-	f.fault = nil
+	f.heal()
 	if _, err := f.client(nil).Download(t.Context(), "f", path, DownloadOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -85,6 +85,20 @@ func (f *fake) client(change func(*Options)) *Client {
 	return c
 }
 
+// heal ends the faults, also while a request is still under way.
+func (f *fake) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = nil
+}
+
+// kept counts the files and uploads that the fake has.
+func (f *fake) kept() (files, uploads int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.files), len(f.uploads)
+}
+
 func (f *fake) count(kind string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

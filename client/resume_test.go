@@ -88,7 +88,7 @@ func TestResumeBeginsAnewWhenItMust(t *testing.T) {
 		"chunk conflict": func(_ *testing.T, f *fake, _ string) {
 			f.fault = func(w http.ResponseWriter, _ *http.Request, kind string, _ int) bool {
 				if kind == "chunk" {
-					f.fault = nil
+					f.heal()
 					refuse(w, 409, upload.ChunkConflict, nil)
 					return true
 				}
@@ -140,7 +140,7 @@ func TestResumeOfACompleteUpload(t *testing.T) {
 	if _, err := f.client(func(o *Options) { o.States = states }).Upload(ctx, open(t, path), UploadOptions{}); err == nil {
 		t.Fatal("not interrupted")
 	}
-	f.fault = nil
+	f.heal()
 	result, err := f.client(func(o *Options) { o.States = states }).Upload(t.Context(), open(t, path), UploadOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -170,12 +170,12 @@ func TestInitIsRepeatedUnderTheSameKey(t *testing.T) {
 	if _, err := c.Upload(t.Context(), open(t, path), UploadOptions{}); err == nil {
 		t.Fatal("the fault had no effect")
 	}
-	f.fault = nil
+	f.heal()
 	if _, err := c.Upload(t.Context(), open(t, path), UploadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if len(f.uploads) != 1 {
-		t.Errorf("%d uploads", len(f.uploads))
+	if _, uploads := f.kept(); uploads != 1 {
+		t.Errorf("%d uploads", uploads)
 	}
 }
 

@@ -83,6 +83,16 @@ func retry[T any](ctx context.Context, p *pacer, what string, op func(context.Co
 	return v, err
 }
 
+// Persist makes a call as Upload makes its own: again and again while it fails for reasons that pass,
+// for as long as Options.RetryFor says. what names it in the events, which may be nil.
+func (c *Client) Persist(ctx context.Context, what string, events func(Event), call func(context.Context) error) error {
+	if events == nil {
+		events = func(Event) {}
+	}
+	_, err := retry(ctx, c.newPacer(events), what, func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) })
+	return err
+}
+
 // patience ends the delays when the pacer's budget would be passed.
 type patience struct {
 	backoff.BackOff

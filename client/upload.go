@@ -286,8 +286,8 @@ func (s *session) hashAndSend(ctx context.Context, missing []upload.Range) (uplo
 		err := s.send(sending, missing)
 		if err != nil {
 			stop(err)
-		} else if sum.IsZero() {
-			s.emit(Event{Kind: PhaseChanged, Phase: Finishing})
+		} else {
+			s.emit(Event{Kind: PhaseChanged, Phase: Finishing}) // the hasher may still be at work
 		}
 		return err
 	})
@@ -462,7 +462,6 @@ func (s *session) putChunk(ctx context.Context, index int, crc uint32, length in
 
 // finish completes the upload, sending again what the server has lost meanwhile.
 func (s *session) finish(ctx context.Context, sum upload.SHA1) (File, error) {
-	s.emit(Event{Kind: PhaseChanged, Phase: Finishing})
 	for round := 0; ; round++ {
 		if err := s.src.changed(); err != nil {
 			return File{}, err

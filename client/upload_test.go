@@ -251,8 +251,8 @@ func TestLostAnswersDoNothingTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(f.files) != 2 || len(f.uploads) != 2 {
-		t.Errorf("%d files, %d uploads, want 2 and 2", len(f.files), len(f.uploads))
+	if files, uploads := f.kept(); files != 2 || uploads != 2 {
+		t.Errorf("%d files, %d uploads, want 2 and 2", files, uploads)
 	}
 }
 
@@ -505,7 +505,7 @@ func TestFileThatChangesIsNotUploaded(t *testing.T) {
 			if _, ok := errors.AsType[*LocalError](err); !ok || !errors.Is(err, ErrChanged) {
 				t.Errorf("error %v", err)
 			}
-			if len(f.files) != 0 {
+			if files, _ := f.kept(); files != 0 {
 				t.Error("a mixture of two versions became a file")
 			}
 			if entries, _ := os.ReadDir(c.opt.States.(*FileStates).dir); len(entries) != 0 {

@@ -274,7 +274,11 @@ func (p *put) uploadTracked(ctx context.Context, j *job, t *tracker) error {
 		Events: func(e client.Event) { t.event(e); p.heard(t, e) },
 	}
 	if p.opt.ifExists != "keep" {
-		files, err := withName(ctx, p.c, j.full())
+		var files []client.File
+		err := p.c.Persist(ctx, "look", opt.Events, func(ctx context.Context) (err error) {
+			files, err = withName(ctx, p.c, j.full())
+			return err
+		})
 		if err != nil {
 			return err
 		}
