@@ -154,7 +154,7 @@ func (w *Worker) setRoot(ctx context.Context, h *hold, root upload.Root) error {
 	return err
 }
 
-const bufferSize = 1 << 20
+const bufferSize = 256 << 10 // of one step of reading, bytes; it stays in the processor's cache
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 

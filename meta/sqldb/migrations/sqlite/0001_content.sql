@@ -22,11 +22,12 @@ CREATE TABLE blobs (
   condemned_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
--- Instant upload's look-up, and the guard that no two blobs are the same content.
-CREATE UNIQUE INDEX blobs_identity ON blobs (sha1, size, root);
+-- Instant upload's look-ups, and the guard that no two blobs are the same content. Digests are spread over
+-- the whole of an index; a blob gets there once, when its root is known.
+CREATE UNIQUE INDEX blobs_identity ON blobs (sha1, size, root) WHERE root IS NOT NULL;
+CREATE INDEX blobs_hint ON blobs (hint, size) WHERE root IS NOT NULL;
 -- No two blobs are the data of one upload.
 CREATE UNIQUE INDEX blobs_staging ON blobs (staging) WHERE staging IS NOT NULL;
-CREATE INDEX blobs_hint ON blobs (hint, size);
 CREATE INDEX blobs_condemned ON blobs (state, condemned_at) WHERE condemned_at IS NOT NULL;
 CREATE INDEX blobs_droppable ON blobs (node, verified_at) WHERE node IS NOT NULL AND verified_at IS NOT NULL;
 
