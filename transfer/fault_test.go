@@ -336,7 +336,7 @@ func TestFault23StoreDownForADay(t *testing.T) {
 	_, stop := r.start(opt)
 	for range 24 * 60 / 15 { // a day in steps of a quarter of an hour
 		before := r.transfer(&files[n-1]).Attempts
-		r.shift.Add(int64(15*time.Minute))
+		r.shift.Add(int64(15 * time.Minute))
 		r.eventually("an attempt", func() bool {
 			got := r.transfer(&files[n-1])
 			return got.Attempts > before && got.State == upload.TransferRetrying
