@@ -231,8 +231,10 @@ func (c *Client) Content(ctx context.Context, id string, offset, length int64) (
 	}
 	if ranged && resp.StatusCode != http.StatusPartialContent {
 		drain(resp.Body)
-		return nil, &Error{Op: "GET " + filePath(id, "/content"), Status: resp.StatusCode,
-			Detail: "The server does not answer with the range that was asked for"}
+		return nil, &Error{
+			Op: "GET " + filePath(id, "/content"), Status: resp.StatusCode,
+			Detail: "The server does not answer with the range that was asked for",
+		}
 	}
 	return resp.Body, nil
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -151,7 +152,7 @@ func (r *incoming) Read(p []byte) (int, error) {
 	r.dog.waiting(r.dog.timeout)
 	n, err := r.src.Read(p)
 	r.dog.busy()
-	if err != nil && err != io.EOF && context.Cause(r.ctx) != nil {
+	if err != nil && !errors.Is(err, io.EOF) && context.Cause(r.ctx) != nil {
 		err = context.Cause(r.ctx)
 	}
 	if n > 0 {

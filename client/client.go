@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -114,8 +115,10 @@ type Client struct {
 func New(opt Options) (*Client, error) {
 	base, err := url.Parse(cmp.Or(opt.BaseURL, DefaultBaseURL))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, &upload.Error{Op: "client.New", Kind: upload.Invalid, Err: err,
-			Detail: fmt.Sprintf("%q is not the address of a server, like %s.", opt.BaseURL, DefaultBaseURL)}
+		return nil, &upload.Error{
+			Op: "client.New", Kind: upload.Invalid, Err: err,
+			Detail: fmt.Sprintf("%q is not the address of a server, like %s.", opt.BaseURL, DefaultBaseURL),
+		}
 	}
 	base.Path = strings.TrimRight(base.Path, "/")
 	opt.Parallel = max(cmp.Or(opt.Parallel, DefaultParallel), 1)
@@ -294,9 +297,7 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 	if body != nil {
 		req.ContentLength = length
 	}
-	for name, values := range r.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, r.header)
 	if r.json != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

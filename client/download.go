@@ -2,7 +2,7 @@ package client
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // the digest that the server has on record
+	"crypto/sha1"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -246,7 +246,7 @@ func (d *fetch) fetchAll(ctx context.Context) (upload.SHA1, error) {
 			}
 		})
 	}
-	sum := sha1.New() //nolint:gosec // see the import
+	sum := sha1.New()
 	group.Go(func() error {
 		buf := buffers.Get().(*[]byte)
 		defer buffers.Put(buf)
@@ -388,7 +388,7 @@ func (c *Client) WriteTo(ctx context.Context, w io.Writer, id string, opt Downlo
 		return Downloaded{}, err
 	}
 	emit(Event{Kind: PhaseChanged, Phase: Downloading})
-	sum := sha1.New() //nolint:gosec // see the import
+	sum := sha1.New()
 	var offset int64
 	for offset < f.Size {
 		_, err := retry(ctx, pace, "content", func(ctx context.Context) (struct{}, error) {

@@ -2,7 +2,7 @@ package client
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // the look-up key of instant upload, not an identity
+	"crypto/sha1"
 	"encoding"
 	"hash"
 	"hash/crc32"
@@ -36,9 +36,9 @@ type hasher struct {
 // run hashes the whole source. With tree it starts at the beginning and gives what proofs need;
 // otherwise it goes on from state, if there is one, where hashed bytes have been read.
 func (h *hasher) run(ctx context.Context, tree bool, state []byte, hashed int64) (digest, error) {
-	sum := sha1.New() //nolint:gosec // see the import
+	sum := sha1.New()
 	if tree || !restore(sum, state) || hashed > h.src.size {
-		sum, hashed = sha1.New(), 0 //nolint:gosec // see the import
+		sum, hashed = sha1.New(), 0
 	}
 	var leaves *upload.TreeHasher
 	if tree {

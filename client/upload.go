@@ -236,7 +236,7 @@ func (s *session) init(ctx context.Context) (Upload, error) {
 	if err != nil {
 		return Upload{}, err
 	}
-	s.save(func(st *State) {}) // the key first: an init whose answer is lost is not repeated under another
+	s.save(func(*State) {}) // the key first: an init whose answer is lost is not repeated under another
 	r := InitRequest{
 		Name: s.opt.Name, Path: s.opt.Path, Size: &s.src.size, ChunkSize: s.opt.ChunkSize,
 		ContentType: s.opt.ContentType, Metadata: s.opt.Metadata, Replaces: s.opt.Replaces,

@@ -176,8 +176,10 @@ func TestStreamThatBlocksCanBeInterrupted(t *testing.T) {
 func TestFaultsAreTriedAgain(t *testing.T) {
 	t.Parallel()
 	faults := map[string]func(w http.ResponseWriter, r *http.Request){
-		"503":       func(w http.ResponseWriter, _ *http.Request) { refuse(w, 503, upload.Unavailable, nil) },
-		"502 html":  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<h1>bad gateway</h1>", 502) },
+		"503": func(w http.ResponseWriter, _ *http.Request) { refuse(w, 503, upload.Unavailable, nil) },
+		"502 html": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<h1>bad gateway</h1>", http.StatusBadGateway)
+		},
 		"408":       func(w http.ResponseWriter, _ *http.Request) { refuse(w, 408, upload.Timeout, nil) },
 		"429":       func(w http.ResponseWriter, _ *http.Request) { refuse(w, 429, upload.TooMany, nil) },
 		"500":       func(w http.ResponseWriter, _ *http.Request) { refuse(w, 500, upload.Internal, nil) },

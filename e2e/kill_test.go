@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,10 +120,8 @@ func (u *uploader) until(method, path string, header map[string]string, body []b
 	for {
 		a, err := u.s.do(u.t.Context(), method, path, header, body)
 		if err == nil {
-			for _, status := range want {
-				if a.status == status {
-					return a
-				}
+			if slices.Contains(want, a.status) {
+				return a
 			}
 			if a.status != 503 {
 				u.t.Errorf("%s %s: %d %s", method, path, a.status, a.body)

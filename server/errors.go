@@ -181,10 +181,10 @@ func (f *front) fail(c echo.Context, err error) (cut bool) {
 
 func (f *front) logFailure(c echo.Context, status int, requestID string, err error) {
 	level := slog.LevelDebug
-	switch {
-	case status == http.StatusInternalServerError:
+	switch status {
+	case http.StatusInternalServerError:
 		level = slog.LevelError
-	case status == http.StatusServiceUnavailable || status == http.StatusInsufficientStorage:
+	case http.StatusServiceUnavailable, http.StatusInsufficientStorage:
 		level = slog.LevelWarn
 	}
 	ctx := c.Request().Context()

@@ -42,17 +42,25 @@ func TestProblemOf(t *testing.T) {
 		detail string
 		want   func(p problem) bool
 	}{
-		{"detail and ranges of a wrapped error", upload.Wrap(upload.Internal, "a", "", upload.Wrap(upload.Internal, "b", "", inner)), 409, "inner",
-			func(p problem) bool { return len(p.Missing) == 1 }},
-		{"the outer detail wins", &upload.Error{Kind: upload.Incomplete, Detail: "outer", Err: inner}, 409, "outer",
-			func(p problem) bool { return len(p.Missing) == 1 }},
+		{
+			"detail and ranges of a wrapped error", upload.Wrap(upload.Internal, "a", "", upload.Wrap(upload.Internal, "b", "", inner)), 409, "inner",
+			func(p problem) bool { return len(p.Missing) == 1 },
+		},
+		{
+			"the outer detail wins", &upload.Error{Kind: upload.Incomplete, Detail: "outer", Err: inner}, 409, "outer",
+			func(p problem) bool { return len(p.Missing) == 1 },
+		},
 		{"joined", errors.Join(errors.New("x"), inner), 409, "inner", nil},
-		{"a detail of another kind is not told", &upload.Error{Kind: upload.Unavailable, Err: inner}, 503, answers[upload.Unavailable].detail,
-			func(p problem) bool { return p.Missing == nil }},
+		{
+			"a detail of another kind is not told", &upload.Error{Kind: upload.Unavailable, Err: inner}, 503, answers[upload.Unavailable].detail,
+			func(p problem) bool { return p.Missing == nil },
+		},
 		{"unknown errors tell nothing", fmt.Errorf("open /var/lib/secret: %w", io.ErrClosedPipe), 500, answers[upload.Internal].detail, nil},
 		{"internal errors tell nothing", &upload.Error{Kind: upload.Internal, Detail: "/var/lib/secret"}, 500, answers[upload.Internal].detail, nil},
-		{"digests", &upload.Error{Kind: upload.DigestMismatch, Want: "aa", Got: "bb"}, 422, answers[upload.DigestMismatch].detail,
-			func(p problem) bool { return p.Expected == "aa" && p.Actual == "bb" }},
+		{
+			"digests", &upload.Error{Kind: upload.DigestMismatch, Want: "aa", Got: "bb"}, 422, answers[upload.DigestMismatch].detail,
+			func(p problem) bool { return p.Expected == "aa" && p.Actual == "bb" },
+		},
 		{"state", withState{upload.Gone, upload.Expired}, 410, answers[upload.Gone].detail, func(p problem) bool { return p.State == upload.Expired }},
 		{"a context that was canceled", fmt.Errorf("x: %w", context.Canceled), 499, answers[upload.Canceled].detail, nil},
 	} {
@@ -235,8 +243,12 @@ func TestForeignHostsAndOrigins(t *testing.T) {
 
 func managementCalls() []call {
 	return []call{
-		{"GET", "/healthz", "", ""}, {"GET", "/readyz", "", ""}, {"GET", "/metrics", "", ""},
-		{"GET", "/transfers", "", ""}, {"POST", "/transfers/1/retry", "", ""}, {"POST", "/transfers/1/cancel", "", ""},
+		{"GET", "/healthz", "", ""},
+		{"GET", "/readyz", "", ""},
+		{"GET", "/metrics", "", ""},
+		{"GET", "/transfers", "", ""},
+		{"POST", "/transfers/1/retry", "", ""},
+		{"POST", "/transfers/1/cancel", "", ""},
 	}
 }
 

@@ -246,8 +246,12 @@ func TestUpdateAndDeleteFile(t *testing.T) {
 	}
 	n.do("DELETE", path, nil).want(t, 204, "")
 	for _, x := range []call{
-		{"GET", path, "", ""}, {"DELETE", path, "", ""}, {"GET", path + "/content", "", ""}, {"HEAD", path + "/content", "", ""},
-		{"GET", path + "/transfer", "", ""}, {"PATCH", path, "{}", "application/json"},
+		{"GET", path, "", ""},
+		{"DELETE", path, "", ""},
+		{"GET", path + "/content", "", ""},
+		{"HEAD", path + "/content", "", ""},
+		{"GET", path + "/transfer", "", ""},
+		{"PATCH", path, "{}", "application/json"},
 	} {
 		n.call(x).want(t, 404, codeOf(x.method, upload.NotFound))
 	}

@@ -67,9 +67,11 @@ func (s *stub) PutFile(_ context.Context, _ string, r ingest.FileRequest, body c
 	}
 	return upload.File{}, s.err
 }
+
 func (s *stub) File(context.Context, string, string) (upload.File, error) {
 	return upload.File{}, s.err
 }
+
 func (s *stub) Files(_ context.Context, q meta.FileQuery) (ingest.Page[upload.File], error) {
 	if s.files != nil {
 		return s.files(q)

@@ -96,7 +96,7 @@ func (w *Worker) work(ctx context.Context, h *hold) error {
 	if err != nil {
 		return err
 	}
-	defer content.Close() //nolint:errcheck // only read
+	defer content.Close()
 
 	digests, err := digest(ctx, content)
 	if err != nil {
@@ -160,7 +160,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // digest reads all of the content.
 func digest(ctx context.Context, content chunkstore.Content) (store.Digests, error) {
-	buffer := buffers.Get().(*[bufferSize]byte) //nolint:errcheck,forcetypeassert // the pool has nothing else
+	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
 	var tree upload.TreeHasher
 	d := store.Digests{Size: content.Size(), Source: content}

@@ -83,7 +83,7 @@ func (v *View) remove(id string) {
 		return
 	}
 	delete(v.uploads, id)
-	if key := (ownerKey{e.owner, e.key}); v.keys[key] == id {
+	if key := ownerKey(e); v.keys[key] == id {
 		delete(v.keys, key)
 	}
 	list := v.owners[e.owner]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -136,14 +137,17 @@ func find(ctx context.Context, c *client.Client, arg string) (client.File, error
 	case err != nil:
 		return client.File{}, err
 	case len(files) == 0:
-		return client.File{}, &client.Error{Status: 404, Code: "not_found", Title: "Not found",
-			Detail: fmt.Sprintf("There is no file %q", arg)}
-	case len(files) > 1:
-		text := fmt.Sprintf("%d files are called %q; say which by its id:", len(files), arg)
-		for _, f := range files {
-			text += fmt.Sprintf(" %s (%s, %s)", f.ID, humanize.IBytes(uint64(f.Size)), f.CreatedAt.Local().Format(time.DateTime))
+		return client.File{}, &client.Error{
+			Status: 404, Code: "not_found", Title: "Not found",
+			Detail: fmt.Sprintf("There is no file %q", arg),
 		}
-		return client.File{}, usageError{errors.New(text)}
+	case len(files) > 1:
+		var text strings.Builder
+		fmt.Fprintf(&text, "%d files are called %q; say which by its id:", len(files), arg)
+		for _, f := range files {
+			fmt.Fprintf(&text, " %s (%s, %s)", f.ID, humanize.IBytes(uint64(f.Size)), f.CreatedAt.Local().Format(time.DateTime))
+		}
+		return client.File{}, usageError{errors.New(text.String())}
 	}
 	return files[0], nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -42,7 +43,7 @@ func contentType(name string, src *client.Source) string {
 	}
 	head := make([]byte, min(512, src.Size()))
 	n, err := src.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return "application/octet-stream" // the upload will say what is wrong with the file
 	}
 	return http.DetectContentType(bytes.Clone(head[:n]))

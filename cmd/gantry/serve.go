@@ -61,11 +61,12 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	defer func() { err = errors.Join(err, n.close()) }()
 
 	// Listen before recovering, so that a wrong address is told at once; answer only afterwards.
-	api, err := net.Listen("tcp", c.Listen)
+	var listen net.ListenConfig
+	api, err := listen.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("cannot listen: %w", err)
 	}
-	management, err := net.Listen("tcp", c.Management)
+	management, err := listen.Listen(ctx, "tcp", c.Management)
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot listen for management: %w", err), api.Close())
 	}

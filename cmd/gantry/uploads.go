@@ -106,7 +106,7 @@ func newTransfersCommand(app *app) *cobra.Command {
 }
 
 // management opens the management listener that --management names.
-func openManagement(app *app, address string) (*client.Management, error) {
+func openManagement(address string) (*client.Management, error) {
 	m, err := client.NewManagement(client.Options{BaseURL: withScheme(address), UserAgent: "gantry/" + version()})
 	if err != nil {
 		return nil, usageError{err}
@@ -128,7 +128,7 @@ func newTransfersListCommand(app *app) *cobra.Command {
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only these: queued, running, verifying, stored, retrying, dead, cancelled")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object per transfer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		m, err := openManagement(app, address)
+		m, err := openManagement(address)
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func newTransferChangeCommand(app *app, name, short string,
 	cmd := &cobra.Command{Use: name + " ID…", Short: short, Args: cobra.MinimumNArgs(1)}
 	managementFlag(app, cmd, &address)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		m, err := openManagement(app, address)
+		m, err := openManagement(address)
 		if err != nil {
 			return err
 		}

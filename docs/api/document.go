@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -145,12 +146,7 @@ type schema struct {
 
 // IsRequired reports whether an object needs the property.
 func (s *schema) IsRequired(property string) bool {
-	for _, r := range s.Required {
-		if r == property {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.Required, property)
 }
 
 // describe is what a value is, in its own words or in those of the schema it refers to.
@@ -282,6 +278,7 @@ func writeJSON(out *bytes.Buffer, node *yaml.Node, indent string) error {
 		}
 		out.WriteString("\n" + indent + "}")
 		return nil
+	default: // a scalar, or an array: short enough for one line
 	}
 	var value any
 	if err := node.Decode(&value); err != nil {

@@ -174,8 +174,10 @@ func testKeyTaken(h *harness) {
 	equal(h, "files", len(h.list(alice)), 1)
 
 	// An upload that ends otherwise says so, and leaves the key to the first.
-	ended, err := h.db.EndUpload(h.Context(), meta.Answer{UploadID: other.UploadID, Owner: alice, Key: "key", State: upload.Cancelled,
-		CreatedAt: h.now, ExpiresAt: c.AnswerUntil})
+	ended, err := h.db.EndUpload(h.Context(), meta.Answer{
+		UploadID: other.UploadID, Owner: alice, Key: "key", State: upload.Cancelled,
+		CreatedAt: h.now, ExpiresAt: c.AnswerUntil,
+	})
 	h.must(err)
 	equal(h, "state", ended.State, upload.Cancelled)
 	got, err = h.db.AnswerByKey(h.Context(), alice, "key")

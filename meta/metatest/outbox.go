@@ -388,6 +388,7 @@ func testTransfers(h *harness) {
 			h.must(h.db.Dead(h.Context(), id, 1, "why", false, h.now))
 		case upload.TransferCancelled:
 			h.must(h.db.CancelTransfer(h.Context(), id, h.now))
+		default: // running, as leased
 		}
 	}
 	list := func(limit int, states ...upload.TransferState) []string {

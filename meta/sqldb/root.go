@@ -29,8 +29,10 @@ func (db *DB) SetRoot(ctx context.Context, id string, epoch int64, root upload.R
 			return result, err
 		}
 		if !mine.root.IsZero() && mine.root != root {
-			return result, &upload.Error{Kind: upload.DigestMismatch, Want: mine.root.String(), Got: root.String(),
-				Detail: "The content is not what it was when it was read before."}
+			return result, &upload.Error{
+				Kind: upload.DigestMismatch, Want: mine.root.String(), Got: root.String(),
+				Detail: "The content is not what it was when it was read before.",
+			}
 		}
 		same, err := rows(ctx, s, scanCandidate, candidateQuery+` WHERE b.sha1 = ? AND b.size = ? AND b.root IS NOT NULL AND b.id <> ?`,
 			mine.sha1[:], mine.size, mine.id)

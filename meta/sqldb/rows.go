@@ -49,7 +49,8 @@ func scanFile(f *upload.File) []any {
 
 func scanAnswer(a *meta.Answer) []any {
 	return []any{
-		&a.UploadID, &a.Owner, (*text)(&a.Key), (*text)(&a.Fingerprint), &a.State, &a.Instant, answerFile{&a.File},
+		&a.UploadID, &a.Owner, (*text)(&a.Key), (*text)(&a.Fingerprint), &a.State, &a.Instant,
+		answerFile{&a.File},
 		(*text)(&a.Want), (*text)(&a.Got), (*micros)(&a.CreatedAt), (*micros)(&a.ExpiresAt),
 	}
 }

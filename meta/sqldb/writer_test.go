@@ -21,8 +21,10 @@ func commitOf(n int) meta.Commit {
 	now := noon.Add(time.Duration(n) * time.Millisecond)
 	return meta.Commit{
 		UploadID: upload.NewUploadID("node"), Answer: true,
-		File: upload.File{ID: upload.NewID(now), Owner: "owner", Name: fmt.Sprintf("file %d.jpg", n), Path: "photos/2026",
-			ContentType: "image/jpeg", CreatedAt: now},
+		File: upload.File{
+			ID: upload.NewID(now), Owner: "owner", Name: fmt.Sprintf("file %d.jpg", n), Path: "photos/2026",
+			ContentType: "image/jpeg", CreatedAt: now,
+		},
 		Sealed: upload.Sealed{Size: 1 << 20, SHA1: upload.SumSHA1(fmt.Append(nil, n)), Hint: upload.SumSHA1(fmt.Append(nil, "hint", n))},
 		Node:   "node", Store: "local", AnswerUntil: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
 	}

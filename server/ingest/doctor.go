@@ -2,7 +2,7 @@ package ingest
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // compares with the digest that blobs are looked up by
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -155,7 +155,7 @@ func (e *examiner) staged(ctx context.Context, b *upload.Blob) (string, error) {
 
 // differs reads content and says how it differs from what the blob's row says.
 func differs(content chunkstore.Content, b *upload.Blob) (string, error) {
-	digest, crc, tree := sha1.New(), crc32.New(upload.Castagnoli), new(upload.TreeHasher) //nolint:gosec // see the import
+	digest, crc, tree := sha1.New(), crc32.New(upload.Castagnoli), new(upload.TreeHasher)
 	if _, err := io.Copy(io.MultiWriter(digest, crc, tree), io.NewSectionReader(content, 0, content.Size())); err != nil {
 		return "cannot be read: " + err.Error(), nil
 	}
@@ -204,8 +204,10 @@ func (e *examiner) openUploads(ctx context.Context) error {
 			return err
 		}
 		if len(bad) > 0 {
-			e.report(Finding{ID: u.ID, Problem: fmt.Sprintf("Chunks of this open upload were damaged: %v.", bad),
-				Repair: "Ask the client for them again.", Repaired: true})
+			e.report(Finding{
+				ID: u.ID, Problem: fmt.Sprintf("Chunks of this open upload were damaged: %v.", bad),
+				Repair: "Ask the client for them again.", Repaired: true,
+			})
 		}
 	}
 	return nil

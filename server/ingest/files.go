@@ -57,8 +57,10 @@ func (s *Service) takeIn(ctx context.Context, u *upload.Upload, want *upload.SHA
 		return upload.File{}, upload.Wrap(upload.Internal, op, u.ID, err)
 	}
 	if want != nil && *want != sealed.SHA1 {
-		return upload.File{}, errors.Join(&upload.Error{Op: op, Kind: upload.DigestMismatch, ID: u.ID, Want: want.String(), Got: sealed.SHA1.String(),
-			Detail: "The bytes received are not those whose SHA-1 was announced. Nothing was kept; send the file again."},
+		return upload.File{}, errors.Join(&upload.Error{
+			Op: op, Kind: upload.DigestMismatch, ID: u.ID, Want: want.String(), Got: sealed.SHA1.String(),
+			Detail: "The bytes received are not those whose SHA-1 was announced. Nothing was kept; send the file again.",
+		},
 			s.Staging.Discard(ctx, u.ID))
 	}
 	ctx, cancel := finishing(ctx)

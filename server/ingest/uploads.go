@@ -314,8 +314,10 @@ func (s *Service) mismatch(ctx context.Context, u *upload.Upload, want, got uplo
 		return upload.File{}, upload.Wrap(upload.Internal, op, u.ID, err)
 	}
 	if len(bad) > 0 {
-		return upload.File{}, &upload.Error{Op: op, Kind: upload.Incomplete, ID: u.ID, Ranges: bad,
-			Detail: "Some chunks were damaged on the server's disk. Send them again, then complete."}
+		return upload.File{}, &upload.Error{
+			Op: op, Kind: upload.Incomplete, ID: u.ID, Ranges: bad,
+			Detail: "Some chunks were damaged on the server's disk. Send them again, then complete.",
+		}
 	}
 	answer, err := s.end(ctx, u, meta.Answer{State: upload.Rejected, Want: want.String(), Got: got.String()})
 	if err != nil {
@@ -365,8 +367,10 @@ func completed(op string, a *meta.Answer) (upload.File, error) {
 	case upload.Complete:
 		return *a.File, nil
 	case upload.Rejected:
-		return upload.File{}, &upload.Error{Op: op, Kind: upload.DigestMismatch, ID: a.UploadID, Want: a.Want, Got: a.Got,
-			Detail: "The bytes received are not those whose SHA-1 was announced. They were dropped; begin a new upload."}
+		return upload.File{}, &upload.Error{
+			Op: op, Kind: upload.DigestMismatch, ID: a.UploadID, Want: a.Want, Got: a.Got,
+			Detail: "The bytes received are not those whose SHA-1 was announced. They were dropped; begin a new upload.",
+		}
 	default:
 		return upload.File{}, upload.Errorf(upload.Gone, op, a.UploadID, "The upload is %s. Begin a new one.", a.State)
 	}

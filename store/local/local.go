@@ -185,7 +185,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // eachBlock reads size bytes of r from the beginning, block by block.
 func eachBlock(ctx context.Context, r io.ReaderAt, size int64, f func(off int64, block []byte) error) error {
-	buffer := buffers.Get().(*[bufferSize]byte) //nolint:errcheck,forcetypeassert // the pool has nothing else
+	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
 	for off := int64(0); off < size; off += bufferSize {
 		if err := ctx.Err(); err != nil {
@@ -225,7 +225,7 @@ func (s *Store) Verify(ctx context.Context, key string, want store.Digests) erro
 	if err != nil {
 		return classify(op, key, err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	var tree upload.TreeHasher
 	var crc uint32
 	err = eachBlock(ctx, f, want.Size, func(_ int64, block []byte) error {
