@@ -288,7 +288,7 @@ func TestStalledAnswer(t *testing.T) {
 		<-r.Context().Done()
 		return true
 	}
-	c := f.client(func(o *Options) { o.StallTimeout = 30 * time.Millisecond })
+	c := f.client(func(o *Options) { o.StallTimeout = 200 * time.Millisecond })
 	if _, err := c.Upload(t.Context(), Bytes("x", bytes.NewReader([]byte("abc")), 3), UploadOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func newFake(t *testing.T) *fake {
 // client returns a client whose delays are short.
 func (f *fake) client(change func(*Options)) *Client {
 	f.t.Helper()
-	opt := Options{BaseURL: f.URL, RetryFor: 10 * time.Second, StallTimeout: 5 * time.Second}
+	opt := Options{BaseURL: f.URL, RetryFor: time.Minute, StallTimeout: 10 * time.Second}
 	if change != nil {
 		change(&opt)
 	}

@@ -169,6 +169,7 @@ func TestStreamThatBlocksCanBeInterrupted(t *testing.T) {
 	if _, err := f.client(nil).Upload(ctx, Stream("s", r), UploadOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
+	_ = w.Close() // what was not read need not be
 	<-feeding
 }
 
@@ -304,7 +305,7 @@ func TestGivesUpWithoutProgress(t *testing.T) {
 		if !IsTemporary(err) || statusOf(err) != 503 {
 			t.Errorf("%s: error %v", name, err)
 		}
-		if took := time.Since(start); took > 3*time.Second {
+		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("%s: gave up after %v", name, took)
 		}
 	}
@@ -321,13 +322,13 @@ func TestProgressProlongsPatience(t *testing.T) {
 		refuse(w, 503, upload.Unavailable, nil)
 		return true
 	}
-	c := f.client(func(o *Options) { o.RetryFor, o.Parallel = 400*time.Millisecond, 1 })
-	c.minDelay, c.maxDelay = 40*time.Millisecond, 40*time.Millisecond
+	c := f.client(func(o *Options) { o.RetryFor, o.Parallel = 2*time.Second, 1 })
+	c.minDelay, c.maxDelay = 200*time.Millisecond, 200*time.Millisecond
 	start := time.Now()
 	if _, err := c.Upload(t.Context(), open(t, fileWith(t, content(3, 8*mib))), UploadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took < 500*time.Millisecond {
+	if took := time.Since(start); took < 2*time.Second {
 		t.Errorf("took %v: the test shows nothing", took)
 	}
 }
@@ -353,7 +354,7 @@ func TestStalledRequestIsMadeAgain(t *testing.T) {
 			}
 			want := content(3, 32*mib)
 			var events record
-			c := f.client(func(o *Options) { o.StallTimeout = 100 * time.Millisecond })
+			c := f.client(func(o *Options) { o.StallTimeout = 500 * time.Millisecond })
 			if _, err := c.Upload(t.Context(), open(t, fileWith(t, want)), UploadOptions{Events: events.add}); err != nil {
 				t.Fatal(err)
 			}
@@ -372,7 +373,7 @@ func TestSlowBecauseOfLimitIsNoStall(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	c := f.client(func(o *Options) {
-		o.StallTimeout, o.Limit, o.RetryFor = 50*time.Millisecond, rate.NewLimiter(50_000, 10_000), -1
+		o.StallTimeout, o.Limit, o.RetryFor = 400*time.Millisecond, rate.NewLimiter(50_000, 25_000), -1
 	})
 	if _, err := c.Upload(t.Context(), Bytes("x", bytes.NewReader(content(1, 50_000)), 50_000), UploadOptions{}); err != nil {
 		t.Fatal(err)

@@ -112,20 +112,24 @@ func TestFault20WorkerStoppedPastItsLease(t *testing.T) {
 			}
 			stoppedOpt := testOptions()
 			stoppedOpt.Owner, stoppedOpt.LeaseTTL, stoppedOpt.Heartbeat = "stopped", 200*time.Millisecond, time.Hour // as if no timer ran
+			// Its other consumers are not stopped, and may take the message that is meant for the other worker.
+			stoppedOpt.Republish = 50 * time.Millisecond
 			var log logged
 			stoppedOpt.Log = log.logger()
 			_, stopFirst := r.start(stoppedOpt)
+			release := sync.OnceFunc(func() { close(goOn) })
+			t.Cleanup(release) // before that of start, which waits for the worker
 			<-stoppedAt
 
 			opt := testOptions()
-			opt.Owner = "other"
+			opt.Owner, opt.Republish = "other", stoppedOpt.Republish
 			_, stopSecond := r.start(opt)
 			after := r.waitFor(&f, upload.TransferStored)
 			blob := r.blob(&f)
 			r.expectStored(&f, data)
 			puts := len(r.store.Puts())
 
-			close(goOn)
+			release()
 			r.eventually("the stopped worker's end", func() bool { return strings.Contains(log.String(), "lease") })
 			stopFirst()
 			stopSecond()
