@@ -322,13 +322,13 @@ func TestProgressProlongsPatience(t *testing.T) {
 		refuse(w, 503, upload.Unavailable, nil)
 		return true
 	}
-	c := f.client(func(o *Options) { o.RetryFor, o.Parallel = 2*time.Second, 1 })
-	c.minDelay, c.maxDelay = 200*time.Millisecond, 200*time.Millisecond
+	c := f.client(func(o *Options) { o.RetryFor, o.Parallel = 5*time.Second, 1 })
+	c.minDelay, c.maxDelay = 300*time.Millisecond, 300*time.Millisecond
 	start := time.Now()
 	if _, err := c.Upload(t.Context(), open(t, fileWith(t, content(3, 8*mib))), UploadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took < 2*time.Second {
+	if took := time.Since(start); took < 5*time.Second {
 		t.Errorf("took %v: the test shows nothing", took)
 	}
 }

@@ -404,9 +404,13 @@ func TestFault24ClockJumps(t *testing.T) {
 					files = append(files, r.commit(content(i)))
 				}
 				var once sync.Once
+				jumped := make(chan struct{})
 				jumpAt := func(op string) {
 					if op == at {
-						once.Do(func() { r.shift.Add(int64(jump)) })
+						once.Do(func() {
+							r.shift.Add(int64(jump))
+							close(jumped)
+						})
 					}
 				}
 				r.outbox.hook(func(op string) error { jumpAt(op); return nil })
@@ -426,6 +430,7 @@ func TestFault24ClockJumps(t *testing.T) {
 				other.Owner = "other"
 				r.start(other)
 				if jump < 0 { // what was leased or put off before the jump is due when the clock is there again
+					<-jumped
 					time.Sleep(100 * time.Millisecond)
 					r.shift.Add(int64(-jump))
 				}
