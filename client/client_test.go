@@ -218,6 +218,8 @@ func TestClassify(t *testing.T) {
 		{refused, temporary, temporary, "connection refused"},
 		{unknown, permanent, temporary, "cannot find x"},
 		{io.ErrUnexpectedEOF, temporary, temporary, "connection closed"},
+		{&net.OpError{Op: "write", Err: net.ErrClosed}, temporary, temporary, "connection broken"},
+		{&os.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.ENOSPC}, permanent, permanent, ""},
 		{errStalled, temporary, temporary, "no data for too long"},
 		{context.Canceled, permanent, permanent, "context canceled"},
 		{&LocalError{Op: "read", Path: "p", Err: io.ErrUnexpectedEOF}, permanent, permanent, ""},

@@ -248,8 +248,11 @@ func classify(err error, reached bool) class {
 	if _, ok := errors.AsType[*answerError](err); ok {
 		return doubtful
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return temporary
+	if n, ok := errors.AsType[net.Error](err); ok {
+		// A bare Errno is a net.Error too, and that of a disk: ENOSPC on standard output.
+		if _, errno := n.(syscall.Errno); !errno {
+			return temporary
+		}
 	}
 	for _, broken := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNREFUSED} {
 		if errors.Is(err, broken) {
@@ -312,7 +315,7 @@ func Reason(err error) string {
 		return "no data for too long"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "connection broken"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "connection closed"

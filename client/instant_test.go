@@ -92,6 +92,41 @@ func TestInstantWhileSending(t *testing.T) {
 	}
 }
 
+// A server that takes a proof stops the chunks under way, and says so before it answers the proof. That
+// is no failure to tell of.
+func TestInstantStopsChunksInSilence(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	want := content(1, 8*mib)
+	f.teach(want)
+	proved, stopped := make(chan struct{}), make(chan struct{})
+	f.fault = func(w http.ResponseWriter, r *http.Request, kind string, n int) bool {
+		switch {
+		case kind == "instant" && n == 2: // the proof
+			close(proved)
+			<-stopped
+			time.Sleep(50 * time.Millisecond) // the client hears of the chunk first
+		case kind == "chunk":
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-proved
+			refuse(w, 409, upload.Canceled, nil)
+			if n == 1 {
+				close(stopped)
+			}
+			return true
+		}
+		return false
+	}
+	var events record
+	result, err := f.client(func(o *Options) { o.Parallel = 4 }).Upload(t.Context(), open(t, fileWith(t, want)), UploadOptions{Events: events.add})
+	if err != nil || !result.Instant {
+		t.Fatalf("result %+v, error %v", result, err)
+	}
+	if told := events.has(Retrying); len(told) > 0 {
+		t.Errorf("told of %d failures, the first: %v", len(told), told[0].Err)
+	}
+}
+
 func TestNoInstant(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

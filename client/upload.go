@@ -66,7 +66,7 @@ func (c *Client) Upload(ctx context.Context, src *Source, opt UploadOptions) (Re
 	}
 	s.opt.Name = cmp.Or(opt.Name, src.name)
 	s.opt.ChunkSize = cmp.Or(opt.ChunkSize, c.opt.ChunkSize)
-	s.pace = c.newPacer(s.emit)
+	s.pace = c.newPacer(s.retrying)
 	var result Result
 	var err error
 	switch {
@@ -102,6 +102,16 @@ type session struct {
 	already int64 // bytes that were there before this run
 	acked   atomic.Int64
 	pending atomic.Int64 // chunks to be sent
+	proving atomic.Bool  // a proof is on its way
+}
+
+// retrying passes on that something failed, unless that is what success looks like: a server that takes
+// a proof stops the chunks that are under way, and they may hear of it before the proof does.
+func (s *session) retrying(e Event) {
+	if s.proving.Load() && (hasKind(e.Err, upload.Canceled) || hasKind(e.Err, upload.Timeout)) {
+		return
+	}
+	s.emit(e)
 }
 
 // sendWhole sends a small file in one request: no round trip is cheaper than the bytes.
@@ -348,6 +358,8 @@ func (s *session) askInstant(ctx context.Context, d digest) *File {
 		if err != nil {
 			return InstantAnswer{}, err
 		}
+		s.proving.Store(true)
+		defer s.proving.Store(false)
 		return s.c.ProveInstant(ctx, s.id, d.sha1, proof)
 	})
 	if err != nil {
