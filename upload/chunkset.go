@@ -5,10 +5,19 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strconv"
 )
 
 // Range is a run of chunks, first to last, both included. In JSON it is [first, last].
 type Range struct{ First, Last int }
+
+// String is "3" or "3-7".
+func (r Range) String() string {
+	if r.First == r.Last {
+		return strconv.Itoa(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
 
 // MarshalJSON writes [first, last].
 func (r Range) MarshalJSON() ([]byte, error) {

@@ -2,6 +2,7 @@ package upload_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -118,6 +119,12 @@ func TestMissingIsAnEmptyListInJSON(t *testing.T) {
 	got, err := json.Marshal(set.Missing(0))
 	if err != nil || string(got) != "[]" {
 		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestRangeText(t *testing.T) {
+	if got := fmt.Sprint([]upload.Range{{0, 0}, {5, 7}}); got != "[0 5-7]" {
+		t.Errorf("got %s", got)
 	}
 }
 
