@@ -171,6 +171,9 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 			numberToText, mapstructure.TextUnmarshallerHookFunc(), mapstructure.StringToTimeDurationHookFunc()),
 	}})
 	if err != nil {
+		if _, list, ok := strings.Cut(err.Error(), "\n\n"); ok { // what is before it says that something is wrong
+			err = errors.New(list)
+		}
 		return Config{}, err
 	}
 	return c, c.Validate()
@@ -208,16 +211,18 @@ func configPath(flags *pflag.FlagSet, environ []string) string {
 func (c *Config) Validate() error {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for _, address := range []struct{ name, value string }{{"listen", c.Listen}, {"management", c.Management}} {
-		if _, _, err := net.SplitHostPort(address.value); err != nil {
-			refuse("%s: %q is not an address like 127.0.0.1:8080", address.name, address.value)
+	isAddress := func(name, value string) bool {
+		_, _, err := net.SplitHostPort(value)
+		if err != nil {
+			refuse("%s: %q is not an address like 127.0.0.1:8080", name, value)
 		}
+		return err == nil
 	}
-	if c.TokenFile == "" && !Loopback(c.Listen) {
+	if isAddress("listen", c.Listen) && c.TokenFile == "" && !Loopback(c.Listen) {
 		refuse("listen: %s can be reached from other machines, and anybody there could read and write files. "+
 			"Make a token (for example: openssl rand -hex 32 > token; chmod 600 token) and name it with --token-file, or listen on 127.0.0.1", c.Listen)
 	}
-	if !Loopback(c.Management) {
+	if isAddress("management", c.Management) && !Loopback(c.Management) {
 		refuse("management: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", c.Management)
 	}
 	oneOf := func(name, value string, allowed ...string) {

@@ -66,6 +66,18 @@ func TestEverythingWrongIsSaidAtOnce(t *testing.T) {
 	}
 }
 
+// A person who left something out is told that, and not what would follow from it.
+func TestWrongValuesAreSaidPlainly(t *testing.T) {
+	for _, test := range []struct{ flag, want string }{
+		{"--listen=8080", `listen: "8080" is not an address like 127.0.0.1:8080`},
+		{"--max-size=lots", `'max_size' "lots" is not a size like 64MiB`},
+	} {
+		if _, err := load(t, nil, test.flag); err == nil || err.Error() != test.want {
+			t.Errorf("%s: got %v, want %s", test.flag, err, test.want)
+		}
+	}
+}
+
 func TestUnknownSettingInFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gantry.yaml")
 	if err := os.WriteFile(path, []byte("lisen: 127.0.0.1:1\n"), 0o600); err != nil {
