@@ -28,7 +28,7 @@ func (c *connection) flags(app *app, flags *pflag.FlagSet) {
 }
 
 func (c *connection) options(app *app) client.Options {
-	opt := client.Options{BaseURL: c.server, UserAgent: "gantry/" + version()}
+	opt := client.Options{BaseURL: withScheme(c.server), UserAgent: "gantry/" + version()}
 	if c.tokenFile != "" {
 		opt.Token = client.TokenFile(c.tokenFile)
 	} else if token := app.env("GANTRY_TOKEN", ""); token != "" {
@@ -45,7 +45,7 @@ func (c *connection) open(app *app, change func(*client.Options)) (*client.Clien
 	}
 	cl, err := client.New(opt)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usageError{fmt.Errorf("%q is not the address of a server, like %s", c.server, client.DefaultBaseURL)}
 	}
 	return cl, nil
 }
@@ -142,12 +142,7 @@ func find(ctx context.Context, c *client.Client, arg string) (client.File, error
 			Detail: fmt.Sprintf("There is no file %q", arg),
 		}
 	case len(files) > 1:
-		var text strings.Builder
-		fmt.Fprintf(&text, "%d files are called %q; say which by its id:", len(files), arg)
-		for _, f := range files {
-			fmt.Fprintf(&text, " %s (%s, %s)", f.ID, humanize.IBytes(uint64(f.Size)), f.CreatedAt.Local().Format(time.DateTime))
-		}
-		return client.File{}, usageError{errors.New(text.String())}
+		return client.File{}, &ambiguousError{arg, files}
 	}
 	return files[0], nil
 }

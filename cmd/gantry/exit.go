@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"gantry/client"
@@ -51,6 +55,29 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// nodeError is a failure of a command that is a node itself. An address that is in use or a disk that
+// fails is not "the server cannot be reached".
+type nodeError struct{ error }
+
+func (e nodeError) Unwrap() error { return e.error }
+
+func nodeFailure(err error) error {
+	if _, told := errors.AsType[reported](err); err == nil || told {
+		return err
+	}
+	return nodeError{err}
+}
+
+// ambiguousError is a name that several files have.
+type ambiguousError struct {
+	name  string
+	files []client.File
+}
+
+func (e *ambiguousError) Error() string {
+	return fmt.Sprintf("%d files are called %q; say which by its id", len(e.files), e.name)
+}
+
 // reported is a failure whose cause was told already.
 type reported struct{ code int }
 
@@ -66,10 +93,19 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
+	if _, ok := errors.AsType[*ambiguousError](err); ok {
+		return exitUsage
+	}
 	if errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled) {
 		return exitInterrupted
 	}
+	if _, ok := errors.AsType[nodeError](err); ok {
+		return exitSome
+	}
 	if _, ok := errors.AsType[*client.LocalError](err); ok {
+		return exitLocal
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok { // standard output, on a disk that is full
 		return exitLocal
 	}
 	if client.IsUnauthenticated(err) || client.IsForbidden(err) {
@@ -108,35 +144,55 @@ func (a *app) explain(err error) {
 	if _, ok := errors.AsType[reported](err); ok {
 		return
 	}
-	fmt.Fprintf(a.stderr, "gantry: %s\n", message(err))
-	if hint := advice(err); hint != "" {
-		fmt.Fprintf(a.stderr, "        %s\n", hint)
+	fmt.Fprintln(a.stderr, "gantry: "+withAdvice(message(err), err))
+}
+
+// withAdvice adds what to do about an error, indented, to a text about it.
+func withAdvice(text string, err error) string {
+	for _, line := range advice(err) {
+		text += "\n        " + line
 	}
+	return text
 }
 
 // message is an error in a line for people.
 func message(err error) string {
 	if exitCode(err) == exitTemporary {
 		if _, ok := errors.AsType[*client.Error](err); !ok {
-			return "the server cannot be reached: " + client.Reason(err)
+			at := ""
+			if u, ok := errors.AsType[*url.Error](err); ok {
+				if parsed, err := url.Parse(u.URL); err == nil {
+					at = fmt.Sprintf(" at %s://%s", parsed.Scheme, parsed.Host)
+				}
+			}
+			return oneLine("the server" + at + " cannot be reached: " + client.Reason(err))
 		}
 	}
-	return oneLine(err.Error())
+	// Several errors that were joined are a line each.
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' })
+	return oneLine(strings.Join(lines, "; "))
 }
 
-func advice(err error) string {
+// advice is what to do about an error, in lines.
+func advice(err error) []string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "Is it running? --server or GANTRY_SERVER tell where, \"gantry serve\" starts one here."
+		return []string{
+			"Is it running? \"gantry serve\" starts one here; --server or GANTRY_SERVER, and for transfers",
+			"--management or GANTRY_MANAGEMENT, name another.",
+		}
 	case client.IsUnauthenticated(err):
-		return "Give the server's token with --token-file FILE, GANTRY_TOKEN_FILE or GANTRY_TOKEN."
+		return []string{"Give the server's token with --token-file FILE, GANTRY_TOKEN_FILE or GANTRY_TOKEN."}
 	case errors.Is(err, client.ErrExists):
-		return "--force overwrites it."
+		return []string{"--force overwrites it."}
 	}
-	if _, ok := errors.AsType[usageError](err); ok {
-		return "See \"gantry --help\"."
+	var lines []string
+	if several, ok := errors.AsType[*ambiguousError](err); ok {
+		for _, f := range several.files {
+			lines = append(lines, fmt.Sprintf("%s  %9s  %s", f.ID, humanize.IBytes(uint64(f.Size)), f.CreatedAt.Local().Format(time.DateTime)))
+		}
 	}
-	return ""
+	return lines
 }
 
 // oneLine keeps control characters, which a server or a file name may contain, off the terminal.

@@ -155,7 +155,7 @@ func (g *get) show(ctx context.Context, target string, do func(client.DownloadOp
 func (g *get) tell(screen display, out *events, target string, done *client.Downloaded) {
 	took := done.Duration.Seconds()
 	text := fmt.Sprintf("%s in %s", humanize.IBytes(uint64(done.File.Size)), seconds(took))
-	if took > 0 {
+	if took >= meterWarmUp.Seconds() {
 		text += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(float64(done.BytesReceived)/took)))
 	}
 	out.write(fileEvent{

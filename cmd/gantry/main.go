@@ -53,11 +53,14 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if _, told := errors.AsType[reported](err); err != nil && !told && errors.Is(context.Cause(ctx), errInterrupted) {
 		err = errInterrupted
 	}
 	app.explain(err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintf(stderr, "        See \"%s --help\".\n", cmd.CommandPath())
+	}
 	return exitCode(err)
 }
 
@@ -101,7 +104,9 @@ func newRootCommand(app *app) *cobra.Command {
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          groupOnly,
+		Version:       version(),
 	}
+	root.SetVersionTemplate("gantry {{.Version}}\n")
 	// A command with commands below it is not run by itself.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if not .HasAvailableSubCommands}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -392,9 +392,7 @@ func (p *put) fail(ctx context.Context, name string, err error) {
 	if _, local := errors.AsType[*client.LocalError](err); !local { // those name the file themselves
 		text = fmt.Sprintf("gantry: %s: %s", oneLine(name), message(err))
 	}
-	if hint := advice(err); hint != "" {
-		text += "\n        " + hint
-	}
+	text = withAdvice(text, err)
 	if p.opt.quiet {
 		fmt.Fprintln(p.app.stderr, text)
 		return
@@ -414,7 +412,7 @@ func (p *put) finish(ctx context.Context) {
 		return
 	}
 	text := fmt.Sprintf("%s, %s in %s", plural(p.sum.Files, "file"), humanize.IBytes(uint64(p.sum.Bytes)), seconds(p.sum.Seconds))
-	if p.sum.BytesSent > 0 {
+	if p.sum.BytesSent > 0 && p.sum.Seconds >= meterWarmUp.Seconds() {
 		text += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(float64(p.sum.BytesSent)/p.sum.Seconds)))
 	}
 	if p.sum.Instant > 0 {

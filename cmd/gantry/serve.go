@@ -31,7 +31,7 @@ func newServeCommand(app *app) *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		return serve(cmd.Context(), &c, app.stdout, newLogger(&c, app.stderr))
+		return nodeFailure(serve(cmd.Context(), &c, app.stdout, newLogger(&c, app.stderr)))
 	}
 	return cmd
 }

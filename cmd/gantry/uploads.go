@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -109,7 +110,7 @@ func newTransfersCommand(app *app) *cobra.Command {
 func openManagement(address string) (*client.Management, error) {
 	m, err := client.NewManagement(client.Options{BaseURL: withScheme(address), UserAgent: "gantry/" + version()})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usageError{fmt.Errorf("%q is not the address of a management listener, like %s", address, client.DefaultManagementURL)}
 	}
 	return m, nil
 }
@@ -187,9 +188,9 @@ func newTransferChangeCommand(app *app, name, short string,
 	return cmd
 }
 
-// withScheme lets GANTRY_MANAGEMENT be what it is for the server, an address without a scheme.
+// withScheme lets a server's address be what it is for "serve": HOST:PORT, without a scheme.
 func withScheme(address string) string {
-	if strings.Contains(address, "://") {
+	if _, _, err := net.SplitHostPort(address); err != nil || strings.Contains(address, "://") {
 		return address
 	}
 	return "http://" + address
