@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -30,13 +32,17 @@ func newDoctorCommand(app *app) *cobra.Command {
 	flags.BoolVar(&opt.Repair, "repair", false, "repair what is found")
 	flags.BoolVar(&asJSON, "json", false, "one JSON object per finding")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return examine(cmd, app, &c, opt, asJSON)
+		return nodeFailure(examine(cmd, app, &c, opt, asJSON))
 	}
 	return cmd
 }
 
 func examine(cmd *cobra.Command, app *app, c *config.Config, opt ingest.ExamineOptions, asJSON bool) (err error) {
 	ctx := cmd.Context()
+	// To a database made now all bytes would be garbage, and a mistyped directory would be well.
+	if _, err := os.Stat(filepath.Join(c.Data, databaseName)); err != nil {
+		return fmt.Errorf("%s has no data of Gantry's that could be checked: %w", c.Data, err)
+	}
 	n, err := openNode(ctx, c, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -66,9 +72,9 @@ func examine(cmd *cobra.Command, app *app, c *config.Config, opt ingest.ExamineO
 		case found == 0:
 			fmt.Fprintln(app.stdout, "no problems found")
 		case open == 0:
-			fmt.Fprintf(app.stdout, "%d problems found and repaired\n", found)
+			fmt.Fprintf(app.stdout, "%s found and repaired\n", plural(found, "problem"))
 		default:
-			fmt.Fprintf(app.stdout, "%d problems found; run with --repair to repair them\n", open)
+			fmt.Fprintf(app.stdout, "%s found; run with --repair to repair\n", plural(open, "problem"))
 		}
 	}
 	if open > 0 {

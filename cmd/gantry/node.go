@@ -26,6 +26,9 @@ import (
 	"gantry/upload"
 )
 
+// databaseName is the database's file in the data directory.
+const databaseName = "gantry.db"
+
 // localStore is the name of the store that every node has: a directory beside its staging.
 const localStore = "local"
 
@@ -41,13 +44,13 @@ type node struct {
 }
 
 // openNode makes or opens a data directory. A directory that another process uses is an error.
-func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, log *slog.Logger) (n *node, err error) {
+func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, log *slog.Logger) (_ *node, err error) {
 	for _, dir := range []string{c.Data, filepath.Join(c.Data, "staging"), filepath.Join(c.Data, "store")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot make the data directory: %w", err)
 		}
 	}
-	n = &node{}
+	n := &node{} // not a result: "return nil, err" would leave nothing to close
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -59,7 +62,10 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if n.id, err = nodeID(c.Data); err != nil {
 		return nil, err
 	}
-	if n.db, err = sqldb.OpenSQLite(ctx, filepath.Join(c.Data, "gantry.db"), sqldb.Options{Log: log}); err != nil {
+	if err := databaseOrNothing(c.Data); err != nil {
+		return nil, err
+	}
+	if n.db, err = sqldb.OpenSQLite(ctx, filepath.Join(c.Data, databaseName), sqldb.Options{Log: log}); err != nil {
 		return nil, err
 	}
 	stagingFS, err := vfs.OpenOS(filepath.Join(c.Data, "staging"))
@@ -108,6 +114,21 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		Log:     log,
 	})
 	return n, nil
+}
+
+// databaseOrNothing refuses a directory that has bytes and no database, as after half a restore. To a
+// new database they would all be garbage, and be deleted.
+func databaseOrNothing(data string) error {
+	if _, err := os.Stat(filepath.Join(data, databaseName)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, pattern := range []string{"staging/*.data", "store/*"} {
+		if found, err := filepath.Glob(filepath.Join(data, pattern)); err != nil || len(found) > 0 {
+			return errors.Join(err, fmt.Errorf("%s has files (%s) but no %s; restore that from a backup, or use another directory",
+				data, pattern, databaseName))
+		}
+	}
+	return nil
 }
 
 // close ends everything in the opposite order; the database is last but for the lock.
