@@ -4,26 +4,58 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-runewidth"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"gantry/client"
 )
 
 const (
 	barRefresh = 150 * time.Millisecond
-	nameWidth  = 28
 	// A file smaller than this is over before its bar could be read.
 	barWorth = 1 << 20
 )
+
+// columns is what of a file fits into the lines of a terminal. The share, the speed and the time left
+// always do; the bar gets the room that is left.
+type columns struct {
+	name  int  // width of the name
+	phase bool // there is a column for it
+	short bool // no number of bytes
+}
+
+func columnsFor(width int) columns {
+	switch {
+	case width >= 100:
+		return columns{name: 28, phase: true}
+	case width >= 72:
+		return columns{name: 20, phase: true, short: true}
+	}
+	return columns{name: 12, short: true}
+}
+
+// head is what stands before the bar.
+func (c columns) head(name string, phase client.Phase) string {
+	text := runewidth.FillRight(runewidth.Truncate(name, c.name, "…"), c.name)
+	if c.phase {
+		text += fmt.Sprintf("  %-11s", phase)
+	}
+	return text + " "
+}
 
 // bars shows progress on a terminal: a bar for each large file that is under way, and one for all.
 type bars struct {
 	app   *app
 	board *board
 	p     *mpb.Progress
+	width atomic.Int64
 	both  bool // results go to the terminal too, so they must not run into the bars
 
 	mu    sync.Mutex
@@ -40,6 +72,7 @@ func newBars(ctx context.Context, app *app, b *board) *bars {
 		app: app, board: b, both: isTerminal(app.stdout), shown: map[*tracker]*mpb.Bar{}, stop: make(chan struct{}),
 		p: mpb.New(mpb.WithOutput(app.stderr), mpb.WithRefreshRate(barRefresh), mpb.WithWidth(24)),
 	}
+	d.measure()
 	// The terminal echoes ^C where the cursor is, and the bars are drawn over from there.
 	d.undo = context.AfterFunc(ctx, func() { _, _ = io.WriteString(app.stderr, "\r") })
 	d.ticking.Go(d.tick)
@@ -56,12 +89,11 @@ func (d *bars) start(t *tracker) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name := runewidth.FillRight(runewidth.Truncate(t.name, nameWidth, "…"), nameWidth)
 	bar := d.p.New(0, style(),
 		mpb.PrependDecorators(
-			decor.Any(func(decor.Statistics) string { return fmt.Sprintf("%s  %-11s ", name, t.currentPhase()) })),
+			decor.Any(func(decor.Statistics) string { return d.columns().head(t.name, t.currentPhase()) })),
 		mpb.AppendDecorators(
-			decor.Any(func(decor.Statistics) string { return " " + t.status(time.Now()) })))
+			decor.Any(func(decor.Statistics) string { return " " + t.status(time.Now(), d.columns().short) })))
 	bar.SetTotal(max(t.size, 1), false)
 	d.shown[t] = bar
 }
@@ -98,7 +130,21 @@ func (d *bars) tick() {
 	}
 }
 
+// measure looks how wide the terminal is, which may change at any time.
+func (d *bars) measure() {
+	width := 80
+	if f, ok := d.app.stderr.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			width = w
+		}
+	}
+	d.width.Store(int64(width))
+}
+
+func (d *bars) columns() columns { return columnsFor(int(d.width.Load())) }
+
 func (d *bars) update() {
+	d.measure()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for t, bar := range d.shown {
@@ -109,8 +155,10 @@ func (d *bars) update() {
 	}
 	if d.total == nil {
 		d.total = d.p.New(0, style(), mpb.BarPriority(1<<30),
-			mpb.PrependDecorators(decor.Name(runewidth.FillRight("all files", nameWidth+14))),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + d.board.status(time.Now()) })))
+			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.columns().head("all files", "") })),
+			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
+				return " " + d.board.status(time.Now(), d.columns().short)
+			})))
 	}
 	_, _, done := d.board.snapshot()
 	d.total.SetTotal(max(d.board.bytes.Load(), 1), false)

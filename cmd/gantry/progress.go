@@ -77,12 +77,16 @@ func (t *tracker) transferred() int64 {
 	}
 }
 
-// status is the numbers of a file in a line: "43 %  1.2 GiB of 2.8 GiB  98 MiB/s  about 16 s left".
-func (t *tracker) status(now time.Time) string {
+// status is the numbers of a file in a line: "43 %  1.2 GiB of 2.8 GiB  98 MiB/s  16 s left", or without
+// the bytes where there is little room.
+func (t *tracker) status(now time.Time, short bool) string {
 	phase, done := t.currentPhase(), t.done()
 	rate := t.speed.rate(now, string(phase), done)
 	text := humanize.IBytes(uint64(max(done, 0)))
-	if t.size >= 0 {
+	switch {
+	case t.size >= 0 && short:
+		text = percent(done, t.size)
+	case t.size >= 0:
 		text = fmt.Sprintf("%s  %s of %s", percent(done, t.size), text, humanize.IBytes(uint64(t.size)))
 	}
 	if phase == client.Finishing {
@@ -202,11 +206,14 @@ func (b *board) snapshot() (active []*tracker, ended int, done int64) {
 	return slices.Clone(b.active), b.ended, done
 }
 
-// status is all files in a line.
-func (b *board) status(now time.Time) string {
+// status is all files in a line; short as for one file.
+func (b *board) status(now time.Time, short bool) string {
 	_, ended, done := b.snapshot()
 	total := b.bytes.Load()
 	rate := b.speed.rate(now, "", done)
+	if short {
+		return percent(done, total) + pace(rate, total-done, true)
+	}
 	return fmt.Sprintf("%d of %d files  %s  %s of %s", ended, b.files.Load(), percent(done, total),
 		humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total))) + pace(rate, total-done, true)
 }
@@ -293,10 +300,10 @@ func (p *plain) tick() {
 // lines are one for each of a few files, and one for all if there are many.
 func (p *plain) lines(now time.Time) []string {
 	active, _, _ := p.board.snapshot()
-	total := p.board.status(now)
+	total := p.board.status(now, false)
 	var lines []string
 	for _, t := range active {
-		lines = append(lines, fmt.Sprintf("%s: %s  %s", t.name, t.currentPhase(), t.status(now)))
+		lines = append(lines, fmt.Sprintf("%s: %s  %s", t.name, t.currentPhase(), t.status(now, false)))
 	}
 	if p.board.files.Load() > 1 {
 		if len(lines) > 4 {
