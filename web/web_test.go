@@ -14,6 +14,9 @@ func TestPage(t *testing.T) {
 		if got := bytes.Contains(page, []byte("Bearer")); got == open {
 			t.Errorf("open %v: token %v", open, got)
 		}
+		if !bytes.Contains(page, []byte("gantry put --server http")) { // an address alone would be a file to upload
+			t.Error("the command line is not one that works")
+		}
 		if !bytes.Contains(page, []byte(`href="/docs"`)) {
 			t.Error("no link to the API reference")
 		}
