@@ -254,15 +254,21 @@ func (t *Tree) Prove(content io.ReaderAt, index int64) (Leaf, error) {
 // VerifyLeaf reports whether data is leaf index of the content of size bytes whose root is root
 // (RFC 9162, section 2.1.3.2). It allocates nothing and accepts any input.
 func VerifyLeaf(root Root, size int64, leaf Leaf) bool {
+	got, ok := leafRoot(size, leaf)
+	return ok && got == root
+}
+
+// leafRoot returns the root that a leaf of content of size bytes leads to; false if it cannot be one.
+func leafRoot(size int64, leaf Leaf) (Root, bool) {
 	count := LeafCount(size)
 	if leaf.Index < 0 || leaf.Index >= count || int64(len(leaf.Data)) != min(LeafSize, size-leaf.Index*LeafSize) {
-		return false
+		return Root{}, false
 	}
 	fn, sn := uint64(leaf.Index), uint64(count-1)
 	h := leafHash(leaf.Data)
 	for _, sibling := range leaf.Path {
 		if sn == 0 {
-			return false
+			return Root{}, false
 		}
 		if fn&1 == 1 || fn == sn {
 			h = nodeHash(sibling, h)
@@ -274,5 +280,5 @@ func VerifyLeaf(root Root, size int64, leaf Leaf) bool {
 		}
 		fn, sn = fn>>1, sn>>1
 	}
-	return sn == 0 && h == root
+	return h, sn == 0
 }

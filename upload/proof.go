@@ -71,15 +71,31 @@ type Proof struct {
 }
 
 // Satisfies reports whether the proof answers c with the right bytes: all leaves, in order, each
-// leading to the root. A decoy is never satisfied.
+// leading to the root. A decoy is never satisfied; refusing it takes as long as refusing a wrong proof.
 func (p *Proof) Satisfies(c *Challenge) bool {
-	if c.BlobID == "" || p.Challenge != c.ID || len(p.Leaves) != len(c.Leaves) {
-		return false
+	root, ok := p.root(c)
+	return ok && c.BlobID != "" && root == c.Root
+}
+
+// Coherent reports whether the proof answers c with leaves of some one content, whichever: all that
+// an honest client can be asked for whose content is not the server's. It does not depend on what the
+// server has.
+func (p *Proof) Coherent(c *Challenge) bool {
+	_, ok := p.root(c)
+	return ok
+}
+
+// root is where all leaves that c asks for lead.
+func (p *Proof) root(c *Challenge) (root Root, ok bool) {
+	if p.Challenge != c.ID || len(p.Leaves) != len(c.Leaves) {
+		return Root{}, false
 	}
 	for i, leaf := range p.Leaves {
-		if leaf.Index != c.Leaves[i] || !VerifyLeaf(c.Root, c.Size, leaf) {
-			return false
+		got, leads := leafRoot(c.Size, leaf)
+		if !leads || leaf.Index != c.Leaves[i] || i > 0 && got != root {
+			return Root{}, false
 		}
+		root = got
 	}
-	return true
+	return root, len(p.Leaves) > 0
 }

@@ -64,8 +64,10 @@ func (s *Service) challenge(ctx context.Context, owner string, u *upload.Upload,
 	return c, nil
 }
 
-// prove checks a proof. Only a wrong answer to a real challenge counts as a failure: an honest client
-// whose content is new answers decoys all the time.
+// prove checks a proof. A failure is counted for leaves that are not of one content, to a decoy as to
+// a challenge: an honest client's always are, also where its content is new and it answers decoys all
+// the time. If only answers to real challenges counted, whoever then gets decoys for content of his
+// own would know that the content he guessed at is here.
 func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r InstantRequest) (InstantResult, error) {
 	now := s.Now()
 	c, err := s.View.TakeChallenge(ctx, r.Proof.Challenge, now)
@@ -76,11 +78,12 @@ func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r I
 		return InstantResult{}, err
 	}
 	bound := c.Owner == owner && c.UploadID == u.ID && c.SHA1 == r.SHA1 && c.Size == u.Size
-	if !bound || !r.Proof.Satisfies(&c) {
-		if c.BlobID == "" {
-			s.Metrics.check("proof", false)
-			return InstantResult{}, nil
-		}
+	switch {
+	case bound && r.Proof.Satisfies(&c):
+	case bound && r.Proof.Coherent(&c):
+		s.Metrics.check("proof", false)
+		return InstantResult{}, nil
+	default:
 		s.Metrics.checks.WithLabelValues("proof", "fail").Inc()
 		_, err := s.View.CountFailure(ctx, owner, now)
 		return InstantResult{}, err
