@@ -351,6 +351,37 @@ func TestWatermark(t *testing.T) {
 }
 
 // A refused upload leaves no promise and no file.
+// A body of unknown length takes no room that was promised to an open upload.
+func TestUnknownLengthLeavesPromisedRoom(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	inner := memfs.New(nil)
+	inner.SetSpace(1<<30, 20*mib)
+	s := openOn(t, inner, disk.Options{MinFree: 4 * mib, Now: func() time.Time { return time.Unix(1e9, 0) }})
+	open := chunkstoretest.NewSpec(8*mib, mib)
+	ok(t, s.Create(t.Context(), open))
+	endless := func(n int) chunkstore.Body {
+		return chunkstore.Body{Reader: bytes.NewReader(make([]byte, n)), Length: -1}
+	}
+	id := upload.NewUploadID("n0de")
+	_, err := s.WriteWhole(t.Context(), id, endless(8*mib+1), 1<<30)
+	want(t, err, upload.NoRoom)
+	if ids, err := s.Data(); err != nil || len(ids) > 0 {
+		t.Errorf("what did not fit is kept: %v %v", ids, err)
+	}
+	if h := s.Health(); h.Reserved != 8*mib {
+		t.Errorf("health: %+v", h)
+	}
+	inner.SetSpace(1<<30, 20*mib)
+	s = openOn(t, inner.Kill(), disk.Options{MinFree: 4 * mib})
+	_, err = s.WriteWhole(t.Context(), id, endless(8*mib), 1<<30)
+	ok(t, err)
+	content := chunkstoretest.Bytes(8*mib, 1)
+	for i := range 8 {
+		ok(t, s.WriteChunk(t.Context(), open.ID, i, chunkstoretest.BodyOf(chunkstoretest.Chunk(content, mib, i))))
+	}
+}
+
 func TestCreateFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -63,6 +63,15 @@ func (s *space) reserve(n int64) {
 // release gives up a promise.
 func (s *space) release(n int64) { s.reserve(-n) }
 
+// take is promise and used at once, for n bytes that are about to be written.
+func (s *space) take(n int64) error {
+	if err := s.promise(n); err != nil {
+		return err
+	}
+	s.used(n, true)
+	return nil
+}
+
 // used tells that n bytes were written, which had been promised or not.
 func (s *space) used(n int64, promised bool) {
 	s.mu.Lock()

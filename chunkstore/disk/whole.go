@@ -45,7 +45,9 @@ func (s *Staging) writeWhole(ctx context.Context, id string, body *chunkstore.Bo
 	if err != nil {
 		return upload.Sealed{}, err
 	}
-	s.space.used(w.n, false)
+	if body.Length >= 0 {
+		s.space.used(w.n, false)
+	}
 	return upload.Sealed{Size: w.n, SHA1: upload.SHA1(w.sum.Sum(nil)), Hint: w.hint, CRC32C: w.crc}, nil
 }
 
@@ -68,6 +70,11 @@ func (s *Staging) fill(ctx context.Context, id string, body *chunkstore.Body, w 
 	f := &lateFile{open: func() (vfs.File, error) {
 		return s.fs.OpenFile(name, vfs.Create|vfs.Excl|vfs.ReadWrite, 0o600)
 	}}
+	if body.Length < 0 {
+		// Room for a body of unknown length is looked for as it comes. What is promised to open
+		// uploads is theirs, however long this one gets.
+		f.room = s.space.take
+	}
 	in := intake{body: body, length: body.Length, limit: w.limit, file: f, sum: w.sum}
 	in.first = func(p []byte) { w.hint = upload.SumSHA1(p[:min(len(p), upload.HintLength)]) }
 	err := in.run(ctx)
@@ -102,6 +109,7 @@ func (s *Staging) fill(ctx context.Context, id string, body *chunkstore.Body, w 
 // lateFile is opened at the first write.
 type lateFile struct {
 	open func() (vfs.File, error)
+	room func(n int64) error // asked before every write; nil: all is promised
 	file vfs.File
 }
 
@@ -122,6 +130,11 @@ func (l *lateFile) make() error {
 
 // WriteAt is part of target.
 func (l *lateFile) WriteAt(p []byte, off int64) (int, error) {
+	if l.room != nil {
+		if err := l.room(int64(len(p))); err != nil {
+			return 0, err
+		}
+	}
 	if err := l.make(); err != nil {
 		return 0, err
 	}
