@@ -34,7 +34,11 @@ func (s *Service) PutFile(ctx context.Context, owner string, r FileRequest, body
 		Metadata: r.Metadata, Replaces: r.Replaces, Key: r.Key, CreatedAt: now,
 		Fingerprint: fingerprint("file", r.Name, r.Path, r.SHA1, r.ContentType, r.Metadata, r.Replaces, body.Length),
 	}}
-	defer s.keys.lock(keyOf(owner, r.Key))()
+	unlock, err := s.keys.lock(ctx, keyOf(owner, r.Key))
+	if err != nil {
+		return upload.File{}, upload.Wrap(upload.Internal, op, "", err)
+	}
+	defer unlock()
 	if r.Key != "" {
 		earlier, err := s.statusByKey(ctx, owner, r.Key, u.Fingerprint)
 		if err == nil {

@@ -37,7 +37,11 @@ func (s *Service) Init(ctx context.Context, owner string, r InitRequest) (Opened
 			return Opened{}, false, upload.Wrap(upload.Internal, op, r.Replaces, err)
 		}
 	}
-	defer s.keys.lock(keyOf(owner, r.Key))()
+	unlock, err := s.keys.lock(ctx, keyOf(owner, r.Key))
+	if err != nil {
+		return Opened{}, false, upload.Wrap(upload.Internal, op, "", err)
+	}
+	defer unlock()
 	if r.Key != "" {
 		earlier, err := s.statusByKey(ctx, owner, r.Key, spec.Fingerprint)
 		if err == nil {
