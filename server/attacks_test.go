@@ -143,6 +143,9 @@ func TestAttacksOnChunks(t *testing.T) {
 		}
 	}
 	n.do("PUT", "/v1/uploads/"+o.ID+"/chunks", bytes.NewReader(data[:mib])).want(t, 400, "invalid_chunk_index")
+	n.do("PUT", "/v1/uploads/"+o.ID+"/chunks", bytes.NewReader(data[:mib]), "Chunk-Index: 0", "Chunk-Index: 1").want(t, 400, "invalid_chunk_index")
+	n.put(o.ID, 0, data[:mib], "Content-Encoding: identity", "Content-Encoding: gzip").want(t, 415, "unsupported_encoding")
+	n.unchanged(before, "headers that are there twice")
 	for _, c := range []struct {
 		name   string
 		index  int

@@ -56,7 +56,7 @@ type incoming struct {
 // that to decide what to do with a rest.
 const keyIncoming = "incoming"
 
-// receive puts the request's body under watch. It does nothing for requests without one.
+// receive puts the request's body under watch; nil if it has none.
 func (f *front) receive(c echo.Context, now time.Time) *incoming {
 	r := c.Request()
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
@@ -167,6 +167,17 @@ func (in *incoming) finish() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.finished = true
+}
+
+// rest reads what a request that succeeded has not looked at: the body of one that was repeated. A
+// client that sends all before it reads could not see the answer otherwise, however often it repeats.
+// The body has to keep up its rate, and costs what it cost the first time.
+func (in *incoming) rest() error {
+	if in == nil || in.ended || !in.begun && in.request.Header.Get("Expect") != "" {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, in)
+	return err
 }
 
 // drain reads a small rest of a body whose request has failed. A client that waits for "100

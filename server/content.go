@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -21,7 +20,7 @@ import (
 	"gantry/upload"
 )
 
-// sendBuffer is how much of a download is read and written at a time. With Stall it makes the least
+// sendBuffer is how much of an answer is read and written at a time. With Stall it makes the least
 // speed of a receiver: 128 KiB in two minutes.
 const sendBuffer = 128 << 10
 
@@ -64,7 +63,7 @@ func (s *Server) fileContent(c echo.Context) (err error) {
 			return err
 		}
 	}
-	d := s.download(c, content.Open)
+	d := newDownload(c, content.Open)
 	defer d.free()
 	switch len(spans) {
 	case 0:
@@ -98,7 +97,7 @@ func (s *Server) uploadContent(c echo.Context) (err error) {
 	h.Set("Content-Disposition", contentDisposition(prefix.Upload.Name))
 	h.Set("Content-Type", servedType(prefix.Upload.ContentType))
 	h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%s", part.offset, part.offset+part.length-1, whole))
-	d := s.download(c, openSection(prefix.Content))
+	d := newDownload(c, openSection(prefix.Content))
 	defer d.free()
 	return d.send(http.StatusPartialContent, part)
 }
@@ -132,22 +131,15 @@ func openSection(content chunkstore.Content) opener {
 	}
 }
 
-// download is one answer whose body is content. Its write deadline rolls: a receiver may be slow,
-// but one that takes nothing for the stall time is cut.
+// download is one answer whose body is content.
 type download struct {
-	c     echo.Context
-	conn  *http.ResponseController
-	open  opener
-	stall time.Duration
-	since time.Time // when the deadline was last set
-	buf   *[sendBuffer]byte
+	c    echo.Context
+	open opener
+	buf  *[sendBuffer]byte
 }
 
-func (s *Server) download(c echo.Context, open opener) *download {
-	return &download{
-		c: c, conn: http.NewResponseController(c.Response().Writer), open: open, stall: s.opt.Stall,
-		buf: sendBuffers.Get().(*[sendBuffer]byte),
-	}
+func newDownload(c echo.Context, open opener) *download {
+	return &download{c: c, open: open, buf: sendBuffers.Get().(*[sendBuffer]byte)}
 }
 
 func (d *download) free() { sendBuffers.Put(d.buf) }
@@ -220,10 +212,6 @@ func (d *download) copy(part span, begin func() error) (err error) {
 }
 
 func (d *download) write(p []byte) error {
-	if now := time.Now(); now.Sub(d.since) > d.stall/64 {
-		_ = d.conn.SetWriteDeadline(now.Add(d.stall)) // a connection that cannot do it has no receiver to wait for
-		d.since = now
-	}
 	if _, err := d.c.Response().Write(p); err != nil {
 		kind := upload.Canceled
 		if errors.Is(err, os.ErrDeadlineExceeded) {

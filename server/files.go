@@ -46,6 +46,9 @@ func (s *Server) postFiles(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := bodyOf(c).rest(); err != nil {
+		return err
+	}
 	c.Response().Header().Set("Location", "/v1/files/"+file.ID)
 	return writeJSON(c, http.StatusCreated, viewFile(&file))
 }
@@ -131,8 +134,14 @@ func (s *Server) fileQuery(c echo.Context) (meta.FileQuery, error) {
 		return meta.FileQuery{}, err
 	}
 	q := meta.FileQuery{Owner: s.opt.Owner, Name: params.Get("name"), Sort: meta.ByCreated, Desc: true, Limit: limit}
+	if len(q.Name) > upload.MaxNameBytes {
+		return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"name\" has at most %d bytes, as names have.", upload.MaxNameBytes)
+	}
 	if params.Has("path") {
 		path := params.Get("path")
+		if len(path) > upload.MaxPathBytes {
+			return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"path\" has at most %d bytes, as paths have.", upload.MaxPathBytes)
+		}
 		q.Path = &path
 	}
 	if sort := params.Get("sort"); sort != "" {

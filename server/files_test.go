@@ -224,6 +224,10 @@ func TestListFiles(t *testing.T) {
 	for _, sort := range []string{"x", "-", "--name", "sha1", "name;drop"} {
 		n.do("GET", "/v1/files?sort="+sort, nil).want(t, 400, "invalid_request")
 	}
+	for _, long := range []string{"name=" + strings.Repeat("_", 1025), "name=" + strings.Repeat("_", 30_000), "path=" + strings.Repeat("x", 4097)} {
+		n.do("GET", "/v1/files?"+long, nil).want(t, 400, "invalid_request")
+	}
+	n.do("GET", "/v1/files?name="+strings.Repeat("_", 1024)+"&path="+strings.Repeat("x", 4096), nil).want(t, 200, "")
 	n.do("GET", "/v1/files?sort=size&cursor=eyJzIjoibmFtZSIsImkiOiJ4In0", nil).want(t, 400, "invalid_request")
 }
 

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -93,9 +94,15 @@ func (s *Server) storeParts(c echo.Context, boundary, path, key string, stored *
 			return upload.Errorf(upload.Invalid, "", "", "A form has at most %d files.", s.opt.MaxParts)
 		}
 		src.inFile = true
-		file, err := s.storePart(c, part, path, key)
+		content := &partReader{part: part}
+		file, err := s.storePart(c, part, content, path, partKey(key, len(*stored)))
 		if err != nil {
 			return err
+		}
+		if key != "" {
+			if err := content.skip(file.Size); err != nil {
+				return err
+			}
 		}
 		// What is left of the part, if anything, is read within the bounds of a head.
 		src.inFile, src.left = false, maxPartHead
@@ -103,7 +110,7 @@ func (s *Server) storeParts(c echo.Context, boundary, path, key string, stored *
 	}
 }
 
-func (s *Server) storePart(c echo.Context, part *multipart.Part, path, key string) (upload.File, error) {
+func (s *Server) storePart(c echo.Context, part *multipart.Part, content *partReader, path, key string) (upload.File, error) {
 	if isEncoded(part) {
 		return upload.File{}, upload.Errorf(upload.UnsupportedEncoding, "", "", "Parts of a form come as they are, without an encoding.")
 	}
@@ -113,28 +120,46 @@ func (s *Server) storePart(c echo.Context, part *multipart.Part, path, key strin
 	}
 	request := ingest.FileRequest{
 		// FileName is the last element of what the client calls the file, and data only.
-		Name: part.FileName(), Path: path, ContentType: part.Header.Get("Content-Type"), Key: partKey(key, part),
+		Name: part.FileName(), Path: path, ContentType: part.Header.Get("Content-Type"), Key: key,
 	}
-	return s.uploads.PutFile(c.Request().Context(), s.opt.Owner, request, d.body(c, partReader{part}, -1))
+	return s.uploads.PutFile(c.Request().Context(), s.opt.Owner, request, d.body(c, content, -1))
 }
 
-// partKey is the Idempotency-Key of one file of a form: a repeated form has the same fields and names.
-func partKey(key string, part *multipart.Part) string {
+// partKey is the Idempotency-Key of one file of a form: a repeated form has the same files in the same
+// order. Names do not tell them apart, since two files of a form may have the same. The space is
+// there because no client's own key has one.
+func partKey(key string, index int) string {
 	if key == "" {
 		return ""
 	}
-	return key + "/" + part.FormName() + "/" + part.FileName()
+	return key + " " + strconv.Itoa(index)
 }
 
-// partReader gives the errors of a part that breaks off a kind.
-type partReader struct{ part *multipart.Part }
+// partReader reads the content of a part, counts it, and gives the errors of one that breaks off a kind.
+type partReader struct {
+	part *multipart.Part
+	n    int64
+}
 
-func (p partReader) Read(b []byte) (int, error) {
+func (p *partReader) Read(b []byte) (int, error) {
 	n, err := p.part.Read(b)
+	p.n += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = malformedForm(err)
 	}
 	return n, err
+}
+
+// skip reads over content that nobody read, because the file of size bytes is there from an earlier
+// request with the same key. Content of another length is another request.
+func (p *partReader) skip(size int64) error {
+	if _, err := io.CopyN(io.Discard, p, size+1-p.n); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if p.n != size {
+		return upload.Errorf(upload.KeyReused, "", "", "The Idempotency-Key was used for a form whose files had other lengths. Take a new key for a new request.")
+	}
+	return nil
 }
 
 func malformedForm(err error) error {
@@ -149,7 +174,12 @@ func malformedForm(err error) error {
 
 // isEncoded reports whether the bytes of a part are not the file's own.
 func isEncoded(part *multipart.Part) bool {
-	transfer := strings.ToLower(part.Header.Get("Content-Transfer-Encoding"))
-	plain := transfer == "" || transfer == "binary" || transfer == "8bit" || transfer == "7bit"
-	return !plain || part.Header.Get("Content-Encoding") != ""
+	for _, transfer := range part.Header["Content-Transfer-Encoding"] {
+		switch strings.ToLower(transfer) {
+		case "", "binary", "8bit", "7bit":
+		default:
+			return true
+		}
+	}
+	return strings.Join(part.Header["Content-Encoding"], "") != ""
 }

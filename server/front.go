@@ -35,6 +35,7 @@ type front struct {
 	log     *slog.Logger
 	metrics *metrics
 	pace    pace
+	stall   time.Duration // how long the receiver of an answer may take nothing; 0: forever
 
 	token        *[sha256.Size]byte // of the token that /v1/ needs; nil: none
 	loopbackOnly bool               // answer only requests for a loopback name
@@ -58,6 +59,9 @@ func (f *front) around(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		start := time.Now()
 		r, w := c.Request(), c.Response()
+		if f.stall > 0 {
+			w.Writer = newOutgoing(w.Writer, f.stall)
+		}
 		h := w.Header()
 		h[headerRequestID] = []string{requestID(r, start)}
 		h["X-Content-Type-Options"] = valueNosniff

@@ -16,8 +16,10 @@ import (
 
 // checkEncoding refuses compressed bodies: nothing is ever decompressed.
 func checkEncoding(r *http.Request) error {
-	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return upload.Errorf(upload.UnsupportedEncoding, "", "", "Content-Encoding is not accepted. Send the bytes as they are.")
+	for _, e := range r.Header["Content-Encoding"] { // each line of a repeated header counts
+		if e != "" && !strings.EqualFold(e, "identity") {
+			return upload.Errorf(upload.UnsupportedEncoding, "", "", "Content-Encoding is not accepted. Send the bytes as they are.")
+		}
 	}
 	return nil
 }

@@ -173,11 +173,13 @@ func TestPreconditions(t *testing.T) {
 		{`Range: bytes=0-1|If-Range: ` + after, "whole"},
 		{`Range: bytes=0-1|If-Range: ` + before, "whole"},
 		{`Range: bytes=0-1|If-None-Match: "abc"`, "304"},
+		{`If-None-Match: "x"|If-None-Match: "abc"`, "304"},
+		{`If-Match: "x"|If-Match: "abc"`, "whole"}, // a list on several lines
 	} {
 		r := &http.Request{Method: http.MethodGet, Header: http.Header{}}
 		for h := range strings.SplitSeq(c.headers, "|") {
 			name, value, _ := strings.Cut(h, ": ")
-			r.Header.Set(name, value)
+			r.Header.Add(name, value)
 		}
 		notModified, ranged, err := preconditions(r, etag, modified)
 		got := "whole"

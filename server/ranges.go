@@ -114,14 +114,14 @@ func badRange() error {
 func preconditions(r *http.Request, etag string, modified time.Time) (notModified, ranged bool, err error) {
 	h := r.Header
 	modified = modified.Truncate(time.Second)
-	if match := h.Get("If-Match"); match != "" {
+	if match := strings.Join(h["If-Match"], ","); match != "" {
 		if !etagListed(match, etag, false) {
 			return false, false, upload.PreconditionFailed
 		}
 	} else if since, err := http.ParseTime(h.Get("If-Unmodified-Since")); err == nil && modified.After(since) {
 		return false, false, upload.PreconditionFailed
 	}
-	if none := h.Get("If-None-Match"); none != "" {
+	if none := strings.Join(h["If-None-Match"], ","); none != "" {
 		if etagListed(none, etag, true) {
 			return true, false, nil
 		}

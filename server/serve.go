@@ -25,9 +25,14 @@ func Serve(ctx context.Context, l net.Listener, handler http.Handler, opt Option
 			handler.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: opt.HeaderTimeout,
-		IdleTimeout:       opt.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug),
+		// For bodies that net/http reads without asking the handler, as it does after an Expect that it
+		// does not know. Handlers that read set deadlines of their own.
+		ReadTimeout:    opt.Window,
+		IdleTimeout:    opt.IdleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		// "OPTIONS *" is no way around the checks that every request passes.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {

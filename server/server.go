@@ -50,7 +50,7 @@ type Options struct {
 
 	MinRate  int64         // bytes per second that a body must make on average; 1 KiB
 	Window   time.Duration // over which that average is taken; 30 s
-	Stall    time.Duration // how long the receiver of a download may take nothing; 2 min
+	Stall    time.Duration // how long the receiver of an answer may take nothing; 2 min
 	MaxJSON  int64         // bytes of a JSON request; 64 KiB (a proof: 1 MiB)
 	MaxParts int           // files of one multipart request; 1000
 
@@ -95,6 +95,7 @@ func New(uploads Uploads, opt Options) *Server {
 	s := &Server{uploads: uploads, opt: opt.withDefaults()}
 	s.metrics = newMetrics(s.opt.Metrics)
 	f := s.front()
+	f.stall = s.opt.Stall
 	if s.opt.Token == "" {
 		f.crossOrigin = http.NewCrossOriginProtection()
 		f.loopbackOnly = true

@@ -119,9 +119,9 @@ func (s *Server) putChunk(c echo.Context) error {
 // chunkIndex reads the index from the path or from Chunk-Index. Indexes that no upload can have are
 // refused here, so that whatever a client writes fits an int.
 func chunkIndex(c echo.Context) (int, error) {
-	text := c.Param("index")
-	if text == "" {
-		text = c.Request().Header.Get("Chunk-Index")
+	text, given := c.Param("index"), c.Request().Header["Chunk-Index"]
+	if text == "" && len(given) == 1 { // of two, a proxy in between may have meant the other
+		text = given[0]
 	}
 	index, ok := parseIndex(text)
 	if !ok {

@@ -194,6 +194,23 @@ func TestWorkAfterTheBodyIsNotCut(t *testing.T) {
 	}
 }
 
+func TestAnswersMayTakeLong(t *testing.T) {
+	// The deadline that Serve gives to bodies must not cancel a request without one.
+	st := endless(10, func(ctx context.Context, _, _ int64) (io.ReadCloser, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(3 * testWindow):
+			return io.NopCloser(zeros{}), nil
+		}
+	})
+	l := listen(t)
+	serveUntil(t, l, New(st, Options{}).Handler(), Options{Window: testWindow})
+	conn := dial(t, l.Addr().String())
+	conn.send("GET /v1/files/f/content HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	conn.answer("GET", "/v1/files/f/content").want(t, 200, "")
+}
+
 func TestAbort(t *testing.T) {
 	bodies := make(chan chunkstore.Body, 1)
 	st := &stub{putChunk: func(_ context.Context, _ string, _ int, body chunkstore.Body) error {
@@ -296,7 +313,7 @@ func TestClientsThatSendFirstSeeTheAnswer(t *testing.T) {
 
 func TestMalformedHTTP(t *testing.T) {
 	l := listen(t)
-	serveUntil(t, l, New(reader(nil), Options{}).Handler(), Options{HeaderTimeout: testWindow})
+	serveUntil(t, l, New(reader(nil), Options{}).Handler(), Options{HeaderTimeout: testWindow, Window: testWindow})
 	put := "PUT /v1/uploads/x/chunks/0 HTTP/1.1\r\nHost: localhost\r\n"
 	for _, c := range []struct {
 		name, request string
@@ -314,6 +331,12 @@ func TestMalformedHTTP(t *testing.T) {
 		{"large headers", put + "X: " + strings.Repeat("a", 64<<10) + "\r\n\r\n", 431},
 		{"no Host", "GET /v1/files HTTP/1.1\r\n\r\n", 400},
 		{"two Hosts", "GET /v1/files HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n", 400},
+		{"OPTIONS for all, for a foreign host", "OPTIONS * HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 403},
+		{"an absolute address elsewhere", "GET http://evil.example/v1/files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 403},
+		{"HTTP/1.0 without a Host", "GET /v1/files HTTP/1.0\r\n\r\n", 403},
+		{"HTTP/2 with prior knowledge", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 403},
+		{"a tunnel", "CONNECT evil.example:80 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 403},
+		{"an unknown expectation", put + "Content-Length: 3\r\nExpect: more\r\n\r\n", 417},
 		{"headers that never end", put + "X: a\r\n", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
