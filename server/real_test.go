@@ -64,6 +64,12 @@ const (
 // newNode starts a node in a directory of its own.
 func newNode(t testing.TB, opt Options) *node {
 	t.Helper()
+	return newNodeOn(t, opt, func(fsys vfs.FS) vfs.FS { return fsys })
+}
+
+// newNodeOn is newNode with a disk for staging that is not quite the real one.
+func newNodeOn(t testing.TB, opt Options, staging func(vfs.FS) vfs.FS) *node {
+	t.Helper()
 	n := &node{dir: t.TempDir(), clock: &clock{now: time.Now()}}
 	must := func(err error) {
 		t.Helper()
@@ -81,7 +87,7 @@ func newNode(t testing.TB, opt Options) *node {
 	var err error
 	n.db, err = sqldb.OpenSQLite(t.Context(), filepath.Join(n.dir, "gantry.db"), sqldb.Options{Now: n.clock.Now})
 	must(err)
-	n.staging, err = disk.Open(tree("staging"), disk.Options{Now: n.clock.Now, BootID: "test", StallAfter: 100 * time.Millisecond})
+	n.staging, err = disk.Open(staging(tree("staging")), disk.Options{Now: n.clock.Now, BootID: "test", StallAfter: 100 * time.Millisecond})
 	must(err)
 	n.store, err = local.Open(tree("store"))
 	must(err)

@@ -51,7 +51,7 @@ type Deps struct {
 	Stores  map[string]store.Store
 	Wake    func() // tells the outbox relay that there is work; never blocks
 	Metrics *Metrics
-	Log     *slog.Logger
+	Log     *slog.Logger     // discarded if nil
 	Now     func() time.Time // time.Now if nil
 }
 
@@ -71,6 +71,9 @@ func New(opt Options, deps Deps) *Service {
 	}
 	if deps.Metrics == nil {
 		deps.Metrics = NewMetrics(nil)
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Service{Deps: deps, opt: opt.withDefaults()}
 }
