@@ -147,7 +147,7 @@ func (in *incoming) classify(err error) error {
 	case errors.Is(err, http.ErrBodyReadAfterClose):
 		return upload.Wrap(upload.Internal, op, "", err)
 	default: // malformed chunked coding; net/http closes the connection
-		return &upload.Error{Op: op, Kind: upload.Invalid, Detail: "The body's transfer coding is malformed.", Err: err}
+		return &upload.Error{Op: op, Kind: upload.Invalid, Detail: "The body's transfer coding is malformed. Send it again with Content-Length.", Err: err}
 	}
 }
 

@@ -107,13 +107,13 @@ func (s *Server) uploadContent(c echo.Context) (err error) {
 func prefixSpan(r *http.Request, here int64) (span, error) {
 	header := r.Header.Get("Range")
 	if here == 0 {
-		return span{}, upload.Errorf(upload.BadRange, "", "", "Nothing of the upload can be read yet.")
+		return span{}, upload.Errorf(upload.BadRange, "", "", "Nothing of the upload can be read yet. Try again when hashed_bytes is not 0.")
 	}
 	if header == "" || r.Method == http.MethodHead {
 		return span{0, here}, nil
 	}
 	if _, list, _ := strings.Cut(header, "="); strings.HasPrefix(strings.TrimSpace(list), "-") || strings.Contains(list, ",") {
-		return span{}, upload.Errorf(upload.BadRange, "", "", "Of an open upload one range can be read, counted from its beginning.")
+		return span{}, upload.Errorf(upload.BadRange, "", "", "Of an open upload one range can be read, counted from its beginning. Ask for such a one.")
 	}
 	spans, err := parseRange(header, here)
 	if err != nil {

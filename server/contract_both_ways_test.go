@@ -23,7 +23,7 @@ func TestContractCheckNotices(t *testing.T) {
 	const file = `{"id":"1","name":"a","path":"","size":1,"sha1":"2fd4e1c67a2d28fced849ee1bb76e7391b93eb12","content_type":"","metadata":{},` +
 		`"created_at":"2026-11-20T09:00:00Z","updated_at":"2026-11-20T09:00:00Z","location":"store","transfer":null}`
 	problemWith := func(status, code, more string) string {
-		return `{"type":"/problems/` + code + `","title":"x","status":` + status + `,"detail":"x","code":"` + code + `","request_id":"r"` + more + `}`
+		return `{"type":"/problems/` + code + `","title":"x","status":` + status + `,"detail":"Try again.","code":"` + code + `","request_id":"r"` + more + `}`
 	}
 	for _, c := range []struct {
 		name, method, path string
@@ -43,7 +43,8 @@ func TestContractCheckNotices(t *testing.T) {
 		{"a code that is not documented anywhere", "GET", "/v1/files/1", 404, "", problemWith("404", "teapot", ""), false},
 		{"a problem with another status", "GET", "/v1/files/1", 404, "", problemWith("410", "not_found", ""), false},
 		{"a problem with a field too many", "GET", "/v1/files/1", 404, "", problemWith("404", "not_found", `,"cause":"open /var/x"`), false},
-		{"a problem without detail", "GET", "/v1/files/1", 404, "", strings.Replace(problemWith("404", "not_found", ""), `"detail":"x",`, "", 1), false},
+		{"a problem without detail", "GET", "/v1/files/1", 404, "", strings.Replace(problemWith("404", "not_found", ""), `"detail":"Try again.",`, "", 1), false},
+		{"a problem that does not say what to do", "GET", "/v1/files/1", 404, "", strings.Replace(problemWith("404", "not_found", ""), "Try again.", "It is not there.", 1), false},
 		{"missing chunks", "POST", "/v1/uploads/1/complete", 409, "", problemWith("409", "incomplete", `,"missing":[[0,1]]`), true},
 		{"missing chunks that are not listed", "POST", "/v1/uploads/1/complete", 409, "", problemWith("409", "incomplete", ""), false},
 		{"no Retry-After", "GET", "/v1/files/1", 503, "", problemWith("503", "unavailable", ""), false},
@@ -84,8 +85,7 @@ func TestFieldsAreThoseDocumented(t *testing.T) {
 }
 
 func jsonFields(t reflect.Type) (names []string) {
-	for i := range t.NumField() {
-		field := t.Field(i)
+	for field := range t.Fields() {
 		if field.Anonymous {
 			names = append(names, jsonFields(field.Type)...)
 			continue

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -60,6 +61,9 @@ func (k *contractChecker) operation(method, address string) (string, *routers.Ro
 	return best, &routers.Route{Spec: k.doc, Path: best, PathItem: item, Method: method, Operation: item.GetOperation(method)}
 }
 
+// advice is what the last part of a detail begins with: every problem says what to do next.
+var advice = regexp.MustCompile(`\b(Ask|Begin|Choose|Complete|Correct|Cut|Delete|Leave|Look|Put|Report|Send|Set|Slow|Take|Try|Upload|Use)\b[^.]*`)
+
 // check validates one answer. body is all of it.
 func (k *contractChecker) check(r *http.Request, sent []byte, status int, header http.Header, body []byte) error {
 	if header.Get(headerRequestID) == "" {
@@ -81,6 +85,9 @@ func (k *contractChecker) check(r *http.Request, sent []byte, status int, header
 		}
 		if p.Status != status || p.RequestID != header.Get(headerRequestID) || p.Type != "/problems/"+p.Code {
 			return fmt.Errorf("status, request_id or type do not agree: %+v", p)
+		}
+		if !advice.MatchString(p.Detail) {
+			return fmt.Errorf("the detail does not say what to do: %s", p.Detail)
 		}
 	}
 	path, route := k.operation(r.Method, r.URL.EscapedPath())

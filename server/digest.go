@@ -97,5 +97,5 @@ func isDigestKey(s string) bool {
 }
 
 func malformedDigest() error {
-	return upload.Errorf(upload.Invalid, "", "", "Content-Digest is not as RFC 9530 has it: sha-256=:<base64>:, with sha-256, sha-512 or crc32c.")
+	return upload.Errorf(upload.Invalid, "", "", "Content-Digest is not as RFC 9530 has it: sha-256=:<base64>:, with sha-256, sha-512 or crc32c. Correct it, or leave it out.")
 }

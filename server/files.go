@@ -73,7 +73,7 @@ func (s *Server) fileTransfer(c echo.Context) error {
 		return err
 	}
 	if file.Transfer.ID == "" {
-		return upload.Errorf(upload.NotFound, "server.fileTransfer", file.ID, "The content of this file has no transfer of its own.")
+		return upload.Errorf(upload.NotFound, "server.fileTransfer", file.ID, "The content of this file has no transfer of its own. Look at its location for where it is.")
 	}
 	return writeJSON(c, http.StatusOK, viewTransfer(&file.Transfer))
 }
@@ -135,12 +135,12 @@ func (s *Server) fileQuery(c echo.Context) (meta.FileQuery, error) {
 	}
 	q := meta.FileQuery{Owner: s.opt.Owner, Name: params.Get("name"), Sort: meta.ByCreated, Desc: true, Limit: limit}
 	if len(q.Name) > upload.MaxNameBytes {
-		return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"name\" has at most %d bytes, as names have.", upload.MaxNameBytes)
+		return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"name\" has at most %d bytes, as names have. Take a shorter one.", upload.MaxNameBytes)
 	}
 	if params.Has("path") {
 		path := params.Get("path")
 		if len(path) > upload.MaxPathBytes {
-			return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"path\" has at most %d bytes, as paths have.", upload.MaxPathBytes)
+			return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"path\" has at most %d bytes, as paths have. Take a shorter one.", upload.MaxPathBytes)
 		}
 		q.Path = &path
 	}
@@ -148,7 +148,7 @@ func (s *Server) fileQuery(c echo.Context) (meta.FileQuery, error) {
 		name, desc := strings.CutPrefix(sort, "-")
 		q.Sort, q.Desc = meta.Sort(name), desc
 		if q.Sort != meta.ByCreated && q.Sort != meta.ByName && q.Sort != meta.BySize {
-			return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"sort\" is created_at, name or size, with a \"-\" before it for descending.")
+			return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"sort\" is created_at, name or size, with a \"-\" before it for descending. Choose one of these.")
 		}
 	}
 	if text := params.Get("cursor"); text != "" {
@@ -194,7 +194,7 @@ func parseCursor(text string, q *meta.FileQuery) (*upload.File, error) {
 		return nil, badCursor()
 	}
 	if cur.Sort != q.Sort || cur.Desc != q.Desc {
-		return nil, upload.Errorf(upload.Invalid, "", "", "The cursor belongs to another \"sort\".")
+		return nil, upload.Errorf(upload.Invalid, "", "", "The cursor belongs to another \"sort\". Begin again without it.")
 	}
 	return &upload.File{ID: cur.ID, Name: cur.Name, Size: cur.Size, CreatedAt: cur.CreatedAt}, nil
 }

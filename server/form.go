@@ -51,11 +51,11 @@ func (s *Server) postForm(c echo.Context, key string) error {
 	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case err == nil && media != "multipart/form-data":
-		return upload.Errorf(upload.UnsupportedType, "", "", "Of multipart types only multipart/form-data is accepted.")
+		return upload.Errorf(upload.UnsupportedType, "", "", "Of multipart types only multipart/form-data is accepted. Send that, or the file as the body.")
 	case err != nil || params["boundary"] == "" || len(params["boundary"]) > 70:
-		return upload.Errorf(upload.Invalid, "", "", "The Content-Type has no valid boundary.")
+		return upload.Errorf(upload.Invalid, "", "", "The Content-Type has no valid boundary. Set one of 1 to 70 characters.")
 	case len(r.Header["Content-Digest"]) > 0:
-		return upload.Errorf(upload.Invalid, "", "", "In a form Content-Digest belongs into the headers of each part.")
+		return upload.Errorf(upload.Invalid, "", "", "In a form Content-Digest belongs into the headers of each part. Put it there.")
 	}
 	q, err := query(c)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *Server) postForm(c echo.Context, key string) error {
 	}
 	for _, name := range []string{"name", "sha1", "replaces"} {
 		if q.Has(name) {
-			return upload.Errorf(upload.Invalid, "", "", "%q is for one file as the raw body, not for a form.", name)
+			return upload.Errorf(upload.Invalid, "", "", "%q is for one file as the raw body, not for a form. Leave it out.", name)
 		}
 	}
 	stored := []fileJSON{}
@@ -71,7 +71,7 @@ func (s *Server) postForm(c echo.Context, key string) error {
 		return withFiles{err, stored}
 	}
 	if len(stored) == 0 {
-		return upload.Errorf(upload.Invalid, "", "", "The form has no file: a part with a filename.")
+		return upload.Errorf(upload.Invalid, "", "", "The form has no file. Send at least one part with a filename.")
 	}
 	return writeJSON(c, http.StatusCreated, stored)
 }
@@ -91,7 +91,7 @@ func (s *Server) storeParts(c echo.Context, boundary, path, key string, stored *
 			continue // a field, or a file input left empty; NextRawPart skips its content
 		}
 		if len(*stored) == s.opt.MaxParts {
-			return upload.Errorf(upload.Invalid, "", "", "A form has at most %d files.", s.opt.MaxParts)
+			return upload.Errorf(upload.Invalid, "", "", "A form has at most %d files. Send the rest in another one.", s.opt.MaxParts)
 		}
 		src.inFile = true
 		content := &partReader{part: part}
@@ -112,7 +112,7 @@ func (s *Server) storeParts(c echo.Context, boundary, path, key string, stored *
 
 func (s *Server) storePart(c echo.Context, part *multipart.Part, content *partReader, path, key string) (upload.File, error) {
 	if isEncoded(part) {
-		return upload.File{}, upload.Errorf(upload.UnsupportedEncoding, "", "", "Parts of a form come as they are, without an encoding.")
+		return upload.File{}, upload.Errorf(upload.UnsupportedEncoding, "", "", "Parts of a form come as they are, without an encoding. Send the bytes of the files.")
 	}
 	d, err := parseContentDigest(part.Header["Content-Digest"])
 	if err != nil {
@@ -167,9 +167,9 @@ func malformedForm(err error) error {
 		return err // of the connection
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return &upload.Error{Kind: upload.ShortBody, Detail: "The form ends before its last boundary.", Err: err}
+		return &upload.Error{Kind: upload.ShortBody, Detail: "The form ends before its last boundary. Send it again, whole.", Err: err}
 	}
-	return &upload.Error{Kind: upload.Invalid, Detail: "The form is not valid multipart/form-data.", Err: err}
+	return &upload.Error{Kind: upload.Invalid, Detail: "The form is not valid multipart/form-data. Correct it, and put files before long fields.", Err: err}
 }
 
 // isEncoded reports whether the bytes of a part are not the file's own.

@@ -115,7 +115,7 @@ func (f *front) admit(c echo.Context) error {
 	}
 	if f.crossOrigin != nil {
 		if err := f.crossOrigin.Check(r); err != nil {
-			return &upload.Error{Kind: upload.Forbidden, Detail: "Requests from pages of other sites are not accepted.", Err: err}
+			return &upload.Error{Kind: upload.Forbidden, Detail: "Requests from pages of other sites are not accepted. Use the server's own page, or a program.", Err: err}
 		}
 	}
 	if f.token != nil && strings.HasPrefix(c.Path(), "/v1/") && !f.authenticated(r) {

@@ -36,10 +36,10 @@ func decode(c echo.Context, into any, limit int64, optional bool) error {
 	}
 	if t := r.Header.Get("Content-Type"); t != "application/json" {
 		if media, _, err := mime.ParseMediaType(t); err != nil || media != "application/json" {
-			return upload.Errorf(upload.UnsupportedType, "", "", "The request needs Content-Type: application/json.")
+			return upload.Errorf(upload.UnsupportedType, "", "", "The request needs Content-Type: application/json. Set it.")
 		}
 	}
-	tooLarge := upload.Errorf(upload.TooLarge, "", "", "A request of this kind has at most %d bytes.", limit)
+	tooLarge := upload.Errorf(upload.TooLarge, "", "", "A request of this kind has at most %d bytes. Send less.", limit)
 	if r.ContentLength > limit {
 		return tooLarge
 	}
@@ -59,7 +59,7 @@ func decode(c echo.Context, into any, limit int64, optional bool) error {
 		return invalidJSON(err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return upload.Errorf(upload.Invalid, "", "", "There is something after the JSON object.")
+		return upload.Errorf(upload.Invalid, "", "", "There is something after the JSON object. Send one object only.")
 	}
 	return nil
 }
@@ -73,12 +73,12 @@ func invalidJSON(err error) error {
 		if e.Field == "size" || e.Field == "chunk_size" {
 			kind = upload.InvalidSize
 		}
-		return &upload.Error{Kind: kind, Detail: "The JSON field \"" + e.Field + "\" cannot be a " + e.Value + ".", Err: err}
+		return &upload.Error{Kind: kind, Detail: "The JSON field \"" + e.Field + "\" cannot be a " + e.Value + ". Correct it.", Err: err}
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return upload.Errorf(upload.Invalid, "", "", "The request has a field that is not known here: %.80s", field)
+		return upload.Errorf(upload.Invalid, "", "", "The request has a field that is not known here. Leave it out: %.80s", field)
 	}
-	return &upload.Error{Kind: upload.Invalid, Detail: "The request is not valid JSON.", Err: err}
+	return &upload.Error{Kind: upload.Invalid, Detail: "The request is not valid JSON. Correct it.", Err: err}
 }
 
 func writeJSON(c echo.Context, status int, value any) error {

@@ -160,7 +160,7 @@ func (m *management) transfers(c echo.Context) error {
 		for name := range strings.SplitSeq(list, ",") {
 			state := upload.TransferState(name)
 			if !slices.Contains(transferStates, state) {
-				return upload.Errorf(upload.Invalid, "", "", "%.40q is not a state of a transfer.", name)
+				return upload.Errorf(upload.Invalid, "", "", "%.40q is not a state of a transfer. Choose one that /docs lists.", name)
 			}
 			states = append(states, state)
 		}

@@ -33,7 +33,7 @@ func parseRange(header string, size int64) ([]span, error) {
 		return nil, badRange()
 	}
 	if strings.Count(list, ",") >= maxRanges {
-		return nil, upload.Errorf(upload.BadRange, "", "", "A request has at most %d ranges.", maxRanges)
+		return nil, upload.Errorf(upload.BadRange, "", "", "A request has at most %d ranges. Ask for fewer.", maxRanges)
 	}
 	var spans []span
 	var total int64
@@ -105,7 +105,7 @@ func parseOffset(text string) (int64, error) {
 }
 
 func badRange() error {
-	return upload.Errorf(upload.BadRange, "", "", "The Range is malformed or lies outside the content.")
+	return upload.Errorf(upload.BadRange, "", "", "The Range is malformed or lies outside the content. Ask for one inside; Content-Range has the length.")
 }
 
 // preconditions evaluates a GET's or HEAD's conditions in the order of RFC 9110, section 13.2.2.

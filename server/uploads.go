@@ -125,7 +125,7 @@ func chunkIndex(c echo.Context) (int, error) {
 	}
 	index, ok := parseIndex(text)
 	if !ok {
-		return 0, upload.Errorf(upload.InvalidIndex, "", "", "A chunk's index is a number from 0 to %d, in the path or in the header Chunk-Index.", upload.MaxChunks-1)
+		return 0, upload.Errorf(upload.InvalidIndex, "", "", "A chunk's index is a number from 0 to %d, in the path or in the header Chunk-Index. Send one.", upload.MaxChunks-1)
 	}
 	return index, nil
 }
@@ -149,7 +149,7 @@ func parseIndex(text string) (int, bool) {
 func rawBody(c echo.Context) (chunkstore.Body, error) {
 	r := c.Request()
 	if r.ContentLength < 0 {
-		return chunkstore.Body{}, upload.Errorf(upload.LengthRequired, "", "", "The request needs a Content-Length; Transfer-Encoding is not accepted here.")
+		return chunkstore.Body{}, upload.Errorf(upload.LengthRequired, "", "", "The request needs a Content-Length; Transfer-Encoding is not accepted here. Send it with one, or use a form.")
 	}
 	if err := checkEncoding(r); err != nil {
 		return chunkstore.Body{}, err
@@ -173,10 +173,10 @@ func (s *Server) instantUpload(c echo.Context) error {
 		return err
 	}
 	if r.SHA1 == nil {
-		return upload.Errorf(upload.Invalid, "", "", "The request needs \"sha1\".")
+		return upload.Errorf(upload.Invalid, "", "", "The request needs \"sha1\". Send the SHA-1 of the whole file.")
 	}
 	if r.Proof != nil && len(r.Proof.Leaves) > upload.ChallengeLeaves {
-		return upload.Errorf(upload.Invalid, "", "", "A proof has at most %d leaves.", upload.ChallengeLeaves)
+		return upload.Errorf(upload.Invalid, "", "", "A proof has at most %d leaves. Send those of the challenge.", upload.ChallengeLeaves)
 	}
 	result, err := s.uploads.Instant(c.Request().Context(), s.opt.Owner, c.Param("id"), ingest.InstantRequest{SHA1: *r.SHA1, Proof: r.Proof})
 	if err != nil {
@@ -232,7 +232,7 @@ func idempotencyKey(r *http.Request) (string, error) {
 		valid = valid && '!' <= key[i] && key[i] <= '~'
 	}
 	if !valid {
-		return "", upload.Errorf(upload.Invalid, "", "", "An Idempotency-Key has 1 to 255 visible ASCII characters.")
+		return "", upload.Errorf(upload.Invalid, "", "", "An Idempotency-Key has 1 to 255 visible ASCII characters. Choose another.")
 	}
 	return key, nil
 }
@@ -241,7 +241,7 @@ func idempotencyKey(r *http.Request) (string, error) {
 func query(c echo.Context) (url.Values, error) {
 	q, err := url.ParseQuery(c.Request().URL.RawQuery)
 	if err != nil {
-		return nil, &upload.Error{Kind: upload.Invalid, Detail: "The query in the address is malformed.", Err: err}
+		return nil, &upload.Error{Kind: upload.Invalid, Detail: "The query in the address is malformed. Correct its encoding.", Err: err}
 	}
 	return q, nil
 }
@@ -254,11 +254,11 @@ func pageLimit(q url.Values) (int, error) {
 	}
 	limit, err := strconv.Atoi(text)
 	if err != nil || limit < 1 || limit > 1000 {
-		return 0, upload.Errorf(upload.Invalid, "", "", "\"limit\" is a number from 1 to 1000.")
+		return 0, upload.Errorf(upload.Invalid, "", "", "\"limit\" is a number from 1 to 1000. Choose one, or leave it out.")
 	}
 	return limit, nil
 }
 
 func badCursor() error {
-	return upload.Errorf(upload.Invalid, "", "", "\"cursor\" is not one that this listing gave.")
+	return upload.Errorf(upload.Invalid, "", "", "\"cursor\" is not one that this listing gave. Begin again without it.")
 }

@@ -49,10 +49,10 @@ func (r *Root) UnmarshalText(text []byte) error { return decodeHex(r[:], text, "
 
 func decodeHex(dst, text []byte, what string) error {
 	if len(text) != hex.EncodedLen(len(dst)) {
-		return Errorf(Invalid, "", "", "A %s has %d hex digits, not %d.", what, hex.EncodedLen(len(dst)), len(text))
+		return Errorf(Invalid, "", "", "A %s has %d hex digits, not %d. Send all of them.", what, hex.EncodedLen(len(dst)), len(text))
 	}
 	if _, err := hex.Decode(dst, text); err != nil {
-		return &Error{Kind: Invalid, Detail: fmt.Sprintf("A %s consists of hex digits.", what), Err: err}
+		return &Error{Kind: Invalid, Detail: fmt.Sprintf("A %s consists of hex digits. Send it so.", what), Err: err}
 	}
 	return nil
 }

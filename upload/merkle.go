@@ -214,7 +214,7 @@ func (p Path) MarshalText() ([]byte, error) {
 func (p *Path) UnmarshalText(text []byte) error {
 	raw, err := base64.StdEncoding.AppendDecode(nil, text)
 	if err != nil || len(raw)%len(Root{}) != 0 || len(raw) > maxPath*len(Root{}) {
-		return &Error{Kind: Invalid, Detail: "A leaf's path is base64 of its 32-byte hashes.", Err: err}
+		return &Error{Kind: Invalid, Detail: "A leaf's path is base64 of its 32-byte hashes. Send it so.", Err: err}
 	}
 	*p = make(Path, len(raw)/len(Root{}))
 	for i := range *p {

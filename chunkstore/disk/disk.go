@@ -180,7 +180,7 @@ func closedError(op, id string) error {
 }
 
 func notFound(op, id string) error {
-	return upload.Errorf(upload.NotFound, op, id, "There is no such upload here.")
+	return upload.Errorf(upload.NotFound, op, id, "There is no such upload here. Begin a new one.")
 }
 
 // lookup returns an open upload, nil if there is none.
@@ -320,7 +320,7 @@ func (s *Staging) breakDown(reason string) {
 
 func (s *Staging) writable(op, id string) error {
 	if s.broken.Load() != nil {
-		return upload.Errorf(upload.Unavailable, op, id, "The server's disk has failed, so it takes no uploads at the moment.")
+		return upload.Errorf(upload.Unavailable, op, id, "The server's disk has failed, so it takes no uploads at the moment. Try again later.")
 	}
 	return nil
 }

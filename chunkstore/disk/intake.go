@@ -88,7 +88,7 @@ func (in *intake) pass(ctx context.Context, buf **buffer, beside *besideHasher) 
 		}
 		if p := (*buf)[:n]; n > 0 {
 			if in.length < 0 && in.n+int64(n) > in.limit {
-				return upload.Errorf(upload.TooLarge, "", "", "The file is larger than this server takes: %d bytes at most.", in.limit)
+				return upload.Errorf(upload.TooLarge, "", "", "The file is larger than this server takes: %d bytes at most. Send it in parts, or ask for a higher limit.", in.limit)
 			}
 			if beside == nil {
 				if in.sum != nil {
@@ -167,7 +167,7 @@ func (in *intake) checkEnd() error {
 	}
 	var one [1]byte
 	if n, _ := in.body.Read(one[:]); n > 0 {
-		return upload.Errorf(upload.LongBody, "", "", "The body goes on after the %d bytes that were announced.", in.length)
+		return upload.Errorf(upload.LongBody, "", "", "The body goes on after the %d bytes that were announced. Send it again, whole.", in.length)
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func mismatch(want, got string) error {
 }
 
 // errStopped ends a reception that another request takes over, or that nobody needs any more.
-var errStopped = upload.Errorf(upload.Canceled, "", "", "Another request sends this chunk, or the upload ended.")
+var errStopped = upload.Errorf(upload.Canceled, "", "", "Another request sends this chunk, or the upload ended. Look at its state.")
 
 // bodyError classifies a failure to read what the client sends.
 func bodyError(ctx context.Context, err error) error {
@@ -206,7 +206,7 @@ func bodyError(ctx context.Context, err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &upload.Error{Kind: upload.ShortBody, Err: err, Detail: "The body ended before its announced length. Send it again, whole."}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &upload.Error{Kind: upload.Timeout, Err: err, Detail: "The body came too slowly."}
+		return &upload.Error{Kind: upload.Timeout, Err: err, Detail: "The body came too slowly. Send it again."}
 	default:
 		return upload.Wrap(upload.Canceled, "", "", err)
 	}

@@ -86,7 +86,7 @@ func (s *Staging) sealedBefore(u *session, h *handle, size int64) (upload.Sealed
 }
 
 func wrongSize(want, got int64) error {
-	return upload.Errorf(upload.InvalidSize, "", "", "The upload has %d bytes, not %d.", want, got)
+	return upload.Errorf(upload.InvalidSize, "", "", "The upload has %d bytes, not %d. Complete it with the size it has, or send what is missing.", want, got)
 }
 
 // settleSize makes sure that all chunks are there. From then on a size that was not known is.
@@ -102,10 +102,10 @@ func (u *session) settleSize(size int64) error {
 	case u.size < 0 && size < 0:
 		// All chunks so far are full ones. The last may have been lost in a power cut: without the size
 		// nobody would notice.
-		return upload.Errorf(upload.InvalidSize, "", u.spec.ID, "The size of this upload is not known yet: say it at complete.")
+		return upload.Errorf(upload.InvalidSize, "", u.spec.ID, "The size of this upload is not known yet. Complete it with \"size\".")
 	case u.size < 0:
 		if size > u.spec.ChunkSize*upload.MaxChunks {
-			return upload.Errorf(upload.InvalidSize, "", u.spec.ID, "With chunks of %d bytes a file has at most %d bytes.", u.spec.ChunkSize, u.spec.ChunkSize*upload.MaxChunks)
+			return upload.Errorf(upload.InvalidSize, "", u.spec.ID, "With chunks of %d bytes a file has at most %d bytes. Choose larger ones for a new upload.", u.spec.ChunkSize, u.spec.ChunkSize*upload.MaxChunks)
 		}
 		layout.Size = size
 		last := u.received.Last()

@@ -186,22 +186,22 @@ func (u *session) accepts(index int, length int64) error {
 	case u.gone:
 		return notFound(op, id)
 	case u.sealed != nil:
-		return upload.Errorf(upload.NotOpen, op, id, "The upload is complete or completing and takes no more chunks.")
+		return upload.Errorf(upload.NotOpen, op, id, "The upload is complete or completing and takes no more chunks. Look at its state.")
 	case index < 0 || index >= layout.Count():
-		return upload.Errorf(upload.InvalidIndex, op, id, "There is no chunk %d: this upload has chunks 0 to %d.", index, layout.Count()-1)
+		return upload.Errorf(upload.InvalidIndex, op, id, "There is no chunk %d: this upload has chunks 0 to %d. Cut the file as the upload says.", index, layout.Count()-1)
 	case length < 0:
 		return upload.Errorf(upload.LengthRequired, op, id, "The length of a chunk must be announced.")
 	}
 	want := layout.Length(index)
 	switch {
 	case length > want:
-		return upload.Errorf(upload.LongBody, op, id, "Chunk %d has %d bytes, not %d.", index, want, length)
+		return upload.Errorf(upload.LongBody, op, id, "Chunk %d has %d bytes, not %d. Send the whole chunk and nothing else.", index, want, length)
 	case u.size >= 0 && length < want, length == 0:
-		return upload.Errorf(upload.ShortBody, op, id, "Chunk %d has %d bytes, not %d.", index, want, length)
+		return upload.Errorf(upload.ShortBody, op, id, "Chunk %d has %d bytes, not %d. Send the whole chunk and nothing else.", index, want, length)
 	case u.size < 0 && u.received.Has(index) && length != want:
-		return upload.Errorf(upload.ChunkConflict, op, id, "Chunk %d is there already, with %d bytes.", index, want)
+		return upload.Errorf(upload.ChunkConflict, op, id, "Chunk %d is there already, with %d bytes. Begin a new upload for another file.", index, want)
 	case u.size < 0 && length < want && index < u.top:
-		return upload.Errorf(upload.ShortBody, op, id, "Only the last chunk may be shorter than %d bytes, and chunk %d is there already.", want, u.top)
+		return upload.Errorf(upload.ShortBody, op, id, "Only the last chunk may be shorter than %d bytes, and chunk %d is there already. Send the whole chunk.", want, u.top)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func (s *Staging) writeWhole(ctx context.Context, id string, body *chunkstore.Bo
 		return upload.Sealed{}, upload.Errorf(upload.Conflict, "", id, "There is an upload with this id already.")
 	}
 	if body.Length > limit {
-		return upload.Sealed{}, upload.Errorf(upload.TooLarge, "", id, "The file is larger than this server takes: %d bytes at most.", limit)
+		return upload.Sealed{}, upload.Errorf(upload.TooLarge, "", id, "The file is larger than this server takes: %d bytes at most. Send it in parts, or ask for a higher limit.", limit)
 	}
 	if err := s.space.promise(max(body.Length, 0)); err != nil {
 		return upload.Sealed{}, err

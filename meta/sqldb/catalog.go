@@ -45,7 +45,7 @@ func (db *DB) answer(ctx context.Context, op, id, query string, args ...any) (me
 // missing is failure with a sentence for what is not there.
 func (db *DB) missing(op, id, what string, err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
-		return upload.Errorf(upload.NotFound, op, id, "There is no such %s.", what)
+		return upload.Errorf(upload.NotFound, op, id, "There is no such %s. Look at the listing for what there is.", what)
 	}
 	return db.failure(op, id, err)
 }
@@ -218,7 +218,9 @@ func (db *DB) UpdateFile(ctx context.Context, owner, id string, c meta.FileChang
 	})
 }
 
-func noFile() error { return upload.Errorf(upload.NotFound, "", "", "There is no such file.") }
+func noFile() error {
+	return upload.Errorf(upload.NotFound, "", "", "There is no such file, or it is not yours. Look at the listing for what there is.")
+}
 
 // DeleteFile drops the reference. A blob without references is condemned at now.
 func (db *DB) DeleteFile(ctx context.Context, owner, id string, now time.Time) error {

@@ -61,7 +61,9 @@ func (db *DB) Lease(ctx context.Context, id, owner string, now, until time.Time)
 	})
 }
 
-func noTransfer() error { return upload.Errorf(upload.NotFound, "", "", "There is no such transfer.") }
+func noTransfer() error {
+	return upload.Errorf(upload.NotFound, "", "", "There is no such transfer. Look at the listing for those there are.")
+}
 
 // fenced changes a transfer that the lease with this epoch still holds, and reports whether it does.
 // All writing under a lease begins with it.
@@ -203,9 +205,9 @@ func (db *DB) RetryTransfer(ctx context.Context, id string, now time.Time) error
 		case t.State == upload.TransferQueued:
 			return nil
 		case t.State != upload.TransferRetrying && t.State != upload.TransferDead && t.State != upload.TransferCancelled:
-			return upload.Errorf(upload.Conflict, "", "", "The transfer is %s: there is nothing to try again.", t.State)
+			return upload.Errorf(upload.Conflict, "", "", "The transfer is %s: there is nothing to try again. Look at its state.", t.State)
 		case !offered(job.Blob.State) || job.Blob.Node == "":
-			return upload.Errorf(upload.Conflict, "", "", "The content is not there any more: there is nothing to transfer.")
+			return upload.Errorf(upload.Conflict, "", "", "The content is not there any more: there is nothing to transfer. Upload it again.")
 		}
 		return requeue(ctx, s, job.Blob.ID, "", now)
 	})
@@ -240,7 +242,7 @@ func (db *DB) CancelTransfer(ctx context.Context, id string, now time.Time) erro
 		case err != nil:
 			return err
 		case state == upload.TransferStored:
-			return upload.Errorf(upload.Conflict, "", "", "The transfer is done.")
+			return upload.Errorf(upload.Conflict, "", "", "The transfer is done. Delete its files if they are not wanted.")
 		}
 		return finish(ctx, s, blobID, upload.TransferCancelled, "", now)
 	})

@@ -17,7 +17,7 @@ import (
 // maxBatch bounds how many operations one transaction holds, and so how long the first of them waits.
 const maxBatch = 256
 
-var errClosed = upload.Errorf(upload.Unavailable, "", "", "The database is closed.")
+var errClosed = upload.Errorf(upload.Unavailable, "", "", "The server is shutting down. Try again.")
 
 // writer runs operations in the order in which they come, all that are waiting in one transaction.
 // None is answered before that transaction is committed.

@@ -63,7 +63,7 @@ func (s *Service) takeIn(ctx context.Context, u *upload.Upload, want *upload.SHA
 	if want != nil && *want != sealed.SHA1 {
 		return upload.File{}, errors.Join(&upload.Error{
 			Op: op, Kind: upload.DigestMismatch, ID: u.ID, Want: want.String(), Got: sealed.SHA1.String(),
-			Detail: "The bytes received are not those whose SHA-1 was announced. Nothing was kept; send the file again.",
+			Detail: "The bytes received are not those whose SHA-1 was announced. Nothing was kept. Send the file again.",
 		},
 			s.Staging.Discard(ctx, u.ID))
 	}
@@ -163,16 +163,16 @@ func (s *Service) Content(ctx context.Context, owner, id string) (FileContent, e
 		}
 	}
 	if blob.Store == "" {
-		return FileContent{}, upload.Errorf(upload.Gone, op, id, "The content of this file is not on this server's disk. The operator's \"gantry doctor\" says more.")
+		return FileContent{}, upload.Errorf(upload.Gone, op, id, "The content of this file is not on this server's disk. Ask the operator, whose \"gantry doctor\" says more, or upload it again.")
 	}
 	st, ok := s.Stores[blob.Store]
 	if !ok {
-		return FileContent{}, upload.Errorf(upload.Unavailable, op, id, "The store %q that has this file is not configured on this server.", blob.Store)
+		return FileContent{}, upload.Errorf(upload.Unavailable, op, id, "The store %q that has this file is not configured on this server. Ask its operator, and try again.", blob.Store)
 	}
 	open := func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
 		r, err := st.Open(ctx, blob.ObjectKey, offset, length)
 		if errors.Is(err, upload.NotFound) {
-			return nil, upload.Errorf(upload.Gone, op, id, "The store no longer has the content of this file.")
+			return nil, upload.Errorf(upload.Gone, op, id, "The store no longer has the content of this file. Upload it again.")
 		}
 		return r, upload.Wrap(upload.Unavailable, op, id, err)
 	}

@@ -83,7 +83,7 @@ func (s *Service) spec(owner string, r *InitRequest) (upload.Spec, error) {
 	var wish int64
 	if r.ChunkSize != nil {
 		if wish = *r.ChunkSize; wish <= 0 {
-			return spec, upload.Errorf(upload.InvalidSize, "", "", "chunk_size is a positive number of bytes, or absent.")
+			return spec, upload.Errorf(upload.InvalidSize, "", "", "chunk_size is a positive number of bytes. Choose one, or leave it out.")
 		}
 	}
 	if r.SHA1 != nil {
@@ -206,7 +206,7 @@ func (s *Service) lookUp(ctx context.Context, owner, id string) (upload.Upload, 
 }
 
 func notFound(id string) error {
-	return upload.Errorf(upload.NotFound, "", id, "There is no such upload.")
+	return upload.Errorf(upload.NotFound, "", id, "There is no such upload, or it is not yours. Begin a new one.")
 }
 
 // PutChunk takes one chunk in. It may be repeated; see chunkstore.Staging.
@@ -224,7 +224,7 @@ func (s *Service) PutChunk(ctx context.Context, owner, id string, index int, bod
 	}
 	if err := s.Staging.WriteChunk(ctx, id, index, body); err != nil {
 		if errors.Is(err, upload.NotFound) { // it ended while the chunk was under way
-			return upload.Errorf(upload.NotOpen, op, id, "The upload ended while the chunk was being sent.")
+			return upload.Errorf(upload.NotOpen, op, id, "The upload ended while the chunk was being sent. Look at its state.")
 		}
 		return upload.Wrap(upload.Internal, op, id, err)
 	}
@@ -233,7 +233,7 @@ func (s *Service) PutChunk(ctx context.Context, owner, id string, index int, bod
 }
 
 func notOpen(op string, a *meta.Answer) error {
-	return upload.Errorf(upload.NotOpen, op, a.UploadID, "The upload is %s and takes no more chunks.", a.State)
+	return upload.Errorf(upload.NotOpen, op, a.UploadID, "The upload is %s and takes no more chunks. Look at its state; for another file begin a new one.", a.State)
 }
 
 // Status tells where an upload stands.
@@ -287,7 +287,7 @@ func (s *Service) Complete(ctx context.Context, owner, id string, r CompleteRequ
 	size := upload.UnknownSize
 	if r.Size != nil {
 		if size = *r.Size; size < 0 {
-			return upload.File{}, upload.Errorf(upload.InvalidSize, op, id, "A size is not negative.")
+			return upload.File{}, upload.Errorf(upload.InvalidSize, op, id, "A size is not negative. Send the file's length in bytes.")
 		}
 	}
 	sealed, err := s.Staging.Seal(ctx, id, size)
@@ -373,7 +373,7 @@ func completed(op string, a *meta.Answer) (upload.File, error) {
 	case upload.Rejected:
 		return upload.File{}, &upload.Error{
 			Op: op, Kind: upload.DigestMismatch, ID: a.UploadID, Want: a.Want, Got: a.Got,
-			Detail: "The bytes received are not those whose SHA-1 was announced. They were dropped; begin a new upload.",
+			Detail: "The bytes received are not those whose SHA-1 was announced. They were dropped. Begin a new upload.",
 		}
 	default:
 		return upload.File{}, upload.Errorf(upload.Gone, op, a.UploadID, "The upload is %s. Begin a new one.", a.State)
@@ -441,7 +441,7 @@ func (s *Service) Prefix(ctx context.Context, owner, id string) (Prefix, error) 
 		return Prefix{}, upload.Wrap(upload.Internal, op, id, err)
 	}
 	if answer != nil {
-		return Prefix{}, upload.Errorf(upload.Gone, op, id, "The upload is %s.", answer.State)
+		return Prefix{}, upload.Errorf(upload.Gone, op, id, "The upload is %s. Look at its state for the file, or begin a new one.", answer.State)
 	}
 	content, err := s.Staging.Open(ctx, id)
 	if err != nil {
