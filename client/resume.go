@@ -27,13 +27,16 @@ type State struct {
 	Path    string    `json:"path,omitempty"`
 	Replace string    `json:"replaces,omitempty"`
 
-	Key      string      `json:"key"`                 // Idempotency-Key of init
-	UploadID string      `json:"upload_id,omitempty"` // empty: init was not answered
-	Known    Known       `json:"known,omitempty"`
-	Asked    bool        `json:"asked,omitempty"` // instant upload was asked for and refused
-	Hashed   int64       `json:"hashed,omitempty"`
-	SHA1Hash []byte      `json:"sha1_state,omitempty"` // of crypto/sha1 after Hashed bytes
-	SHA1     upload.SHA1 `json:"sha1,omitzero"`        // once all is hashed
+	Key      string `json:"key"`                 // Idempotency-Key of init
+	UploadID string `json:"upload_id,omitempty"` // empty: init was not answered
+	Known    Known  `json:"known,omitempty"`
+	Asked    bool   `json:"asked,omitempty"` // instant upload was asked for and refused
+	// What was hashed before. It is worth nothing once the file may have been changed with its times set
+	// back: then a mixture of the old and the new would have the digest that was computed here.
+	ChangeTime int64       `json:"change_time,omitempty"`
+	Hashed     int64       `json:"hashed,omitempty"`
+	SHA1Hash   []byte      `json:"sha1_state,omitempty"` // of crypto/sha1 after Hashed bytes
+	SHA1       upload.SHA1 `json:"sha1,omitzero"`        // once all is hashed
 }
 
 // ID names the upload that the state is of.

@@ -3,10 +3,13 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
+	"encoding"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,19 +67,21 @@ func TestResumeSendsOnlyWhatIsMissing(t *testing.T) {
 
 func TestResumeBeginsAnewWhenItMust(t *testing.T) {
 	t.Parallel()
-	changes := map[string]func(t *testing.T, f *fake, path string){
-		"unknown": func(_ *testing.T, f *fake, _ string) { clear(f.uploads) },
-		"gone": func(_ *testing.T, f *fake, _ string) {
+	old := content(2, 6*mib)
+	changes := map[string]func(t *testing.T, f *fake, states *FileStates, path string){
+		"unknown": func(_ *testing.T, f *fake, _ *FileStates, _ string) { clear(f.uploads) },
+		"gone": func(_ *testing.T, f *fake, _ *FileStates, _ string) {
 			for _, u := range f.uploads {
 				u.state = upload.Expired
 			}
 		},
-		"changed with the time": func(t *testing.T, _ *fake, path string) {
+		"changed with the time": func(t *testing.T, _ *fake, _ *FileStates, path string) {
 			if err := os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour)); err != nil {
 				t.Error(err)
 			}
 		},
-		"changed without the time": func(t *testing.T, f *fake, path string) {
+		"changed without the time": func(t *testing.T, _ *fake, states *FileStates, path string) {
+			rememberHash(t, states, old[:2*mib]) // of the chunks that are on the server
 			info, _ := os.Stat(path)
 			if err := os.WriteFile(path, content(99, 6*mib), 0o600); err != nil {
 				t.Error(err)
@@ -85,7 +90,7 @@ func TestResumeBeginsAnewWhenItMust(t *testing.T) {
 				t.Error(err)
 			}
 		},
-		"chunk conflict": func(_ *testing.T, f *fake, _ string) {
+		"chunk conflict": func(_ *testing.T, f *fake, _ *FileStates, _ string) {
 			f.fault = func(w http.ResponseWriter, _ *http.Request, kind string, _ int) bool {
 				if kind == "chunk" {
 					f.heal()
@@ -101,10 +106,10 @@ func TestResumeBeginsAnewWhenItMust(t *testing.T) {
 			t.Parallel()
 			f := newFake(t)
 			states := NewFileStates(t.TempDir())
-			path := fileWith(t, content(2, 6*mib))
+			path := fileWith(t, old)
 			interrupt(t, f, states, path, 2)
 			f.mu.Lock()
-			change(t, f, path)
+			change(t, f, states, path)
 			f.mu.Unlock()
 			c := f.client(func(o *Options) { o.States, o.Parallel = states, 1 })
 			result, err := c.Upload(t.Context(), open(t, path), UploadOptions{})
@@ -119,6 +124,29 @@ func TestResumeBeginsAnewWhenItMust(t *testing.T) {
 				t.Errorf("result %+v", result)
 			}
 		})
+	}
+}
+
+// rememberHash makes the remembered upload one whose beginning has been hashed.
+func rememberHash(t *testing.T, states *FileStates, head []byte) {
+	t.Helper()
+	entries, err := os.ReadDir(states.dir)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d states, %v", len(entries), err)
+	}
+	id := strings.TrimSuffix(entries[0].Name(), ".json")
+	state, err := states.Load(id)
+	if err != nil || state == nil {
+		t.Fatalf("no state, %v", err)
+	}
+	sum := sha1.New()
+	_, _ = sum.Write(head)
+	state.SHA1, state.Hashed = upload.SHA1{}, int64(len(head))
+	if state.SHA1Hash, err = sum.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
+		t.Fatal(err)
+	}
+	if err := states.Save(id, state); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -3,13 +3,15 @@ package client
 import (
 	"context"
 	"time"
+
+	"gantry/upload"
 )
 
 // load finds the state of an earlier attempt, or makes a new one. It reports whether there was one.
 func (s *session) load() (resumed bool) {
 	s.state = State{
 		Server: s.c.base.String(), File: s.src.path, Size: s.src.size, ModTime: s.src.modTime,
-		Name: s.opt.Name, Path: s.opt.Path, Replace: s.opt.Replaces, Key: newKey(),
+		Name: s.opt.Name, Path: s.opt.Path, Replace: s.opt.Replaces, Key: newKey(), ChangeTime: s.src.ctime,
 	}
 	if s.c.opt.States == nil || !s.src.Resumable() {
 		return false
@@ -23,6 +25,10 @@ func (s *session) load() (resumed bool) {
 		return false
 	}
 	s.state = *known
+	if s.src.ctime == 0 || s.state.ChangeTime != s.src.ctime {
+		s.state.ChangeTime = s.src.ctime
+		s.state.Hashed, s.state.SHA1Hash, s.state.SHA1 = 0, nil, upload.SHA1{}
+	}
 	return true
 }
 
@@ -58,7 +64,7 @@ func (s *session) reset(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.Key, s.state.UploadID, s.state.Known, s.state.Asked = newKey(), "", "", false
-	s.state.Hashed, s.state.SHA1Hash, s.state.SHA1 = 0, nil, [20]byte{}
+	s.state.Hashed, s.state.SHA1Hash, s.state.SHA1 = 0, nil, upload.SHA1{}
 	s.emit(Event{Kind: Resumed, Bytes: -s.already})
 	s.emit(Event{Kind: Acknowledged, Bytes: -s.acked.Load()})
 	s.emit(Event{Kind: Moved, Bytes: -s.acked.Load()})

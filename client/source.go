@@ -15,6 +15,7 @@ type Source struct {
 	path    string // absolute; "" if uploads of it cannot be resumed by another process
 	size    int64
 	modTime time.Time
+	ctime   int64 // see changeTime
 	at      io.ReaderAt
 	stream  io.Reader
 	file    *os.File
@@ -43,7 +44,7 @@ func OpenFile(path string) (*Source, error) {
 		absolute = "" // the working directory is gone: it can be uploaded, not resumed
 	}
 	return &Source{
-		name: filepath.Base(path), path: absolute, size: info.Size(), modTime: info.ModTime(), at: f, file: f,
+		name: filepath.Base(path), path: absolute, size: info.Size(), modTime: info.ModTime(), ctime: changeTime(info), at: f, file: f,
 	}, nil
 }
 
