@@ -358,3 +358,19 @@ func TestDoubtOutlivesAChangeOfDurability(t *testing.T) {
 		}
 	}
 }
+
+// A stop that could not sync an upload, because its files could not even be opened, is no clean one.
+func TestStopThatSyncedNothingIsNotClean(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		l, left := killed(t)
+		fsys := faultfs.New(left, nil)
+		s := openOn(t, fsys, disk.Options{})
+		fsys.SetHook(failing(faultfs.Open, ".data", syscall.EMFILE))
+		want(t, s.Close(), upload.Unavailable)
+		after := openOn(t, left.Crash(rand.New(rand.NewPCG(seed, 7))), disk.Options{BootID: "boot 2"})
+		u, err := after.Get(l.spec.ID)
+		ok(t, err)
+		l.finish(t, after, &u) // a chunk that is reported there and is not would fail here
+	}
+}
