@@ -1,15 +1,19 @@
 package disk_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"gantry/chunkstore/chunkstoretest"
 	"gantry/chunkstore/disk"
+	"gantry/internal/vfs"
 	"gantry/internal/vfs/faultfs"
 	"gantry/internal/vfs/memfs"
 	"gantry/upload"
@@ -145,4 +149,152 @@ func TestVoidedPrefixStaysVoid(t *testing.T) {
 	}
 	copy(l.content, "other bytes than before")
 	l.finish(t, s, &u)
+}
+
+// The same for a chunk that is hashed from the disk.
+func TestVoidedPrefixIsNotExtended(t *testing.T) {
+	t.Parallel()
+	l, inner := newLife(), memfs.New(nil)
+	fsys := faultfs.New(inner, nil)
+	s := openOn(t, fsys, disk.Options{})
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 1)
+	var seen atomic.Bool
+	voided := make(chan struct{})
+	fsys.SetHook(func(op faultfs.Op) error { // in the background, when chunk 1 is read to be hashed
+		if op.Kind == faultfs.Read && strings.HasSuffix(op.Name, ".data") && seen.CompareAndSwap(false, true) {
+			defer close(voided)
+			corrupt(t, inner, l.spec.ID, 0)
+			if bad, err := s.Recheck(t.Context(), l.spec.ID); err != nil || len(bad) != 1 {
+				t.Errorf("bad %v, %v", bad, err)
+			}
+		}
+		return nil
+	})
+	send(t, s, l, 0)
+	<-voided
+	u, err := s.Get(l.spec.ID)
+	ok(t, err)
+	copy(l.content, "other bytes than before")
+	l.finish(t, s, &u)
+}
+
+// A discard waits for a seal that goes on, which then says that the upload is gone.
+func TestDiscardDuringSeal(t *testing.T) {
+	t.Parallel()
+	l := newLife()
+	fsys := faultfs.New(memfs.New(nil), nil)
+	s := openOn(t, fsys, disk.Options{})
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 0, 1, 2, 3, 4)
+	var wg sync.WaitGroup
+	var once sync.Once
+	var sealing atomic.Bool
+	var discardErr error
+	fsys.SetHook(func(op faultfs.Op) error {
+		switch {
+		case op.Kind == faultfs.Sync && strings.HasSuffix(op.Name, ".journal"):
+			once.Do(func() {
+				wg.Go(func() { discardErr = s.Discard(t.Context(), l.spec.ID) })
+				waitFor(t, func() bool { _, err := s.Get(l.spec.ID); return errors.Is(err, upload.NotFound) })
+				time.Sleep(10 * time.Millisecond) // for a discard that does not wait
+			})
+		case op.Kind == faultfs.Remove && sealing.Load():
+			t.Errorf("%s was removed during the seal", op.Name)
+		}
+		return nil
+	})
+	sealing.Store(true)
+	_, err := s.Seal(t.Context(), l.spec.ID, upload.UnknownSize)
+	sealing.Store(false)
+	wg.Wait()
+	want(t, err, upload.NotFound)
+	ok(t, discardErr)
+}
+
+// A discard that failed and is repeated gives the room that was promised back once: given back twice
+// it would be promised to two.
+func TestRoomIsGivenBackOnce(t *testing.T) {
+	t.Parallel()
+	fsys := faultfs.New(memfs.New(nil), nil)
+	s := openOn(t, fsys, disk.Options{})
+	doomed, other := newLife().spec, newLife().spec
+	ok(t, s.Create(t.Context(), doomed))
+	ok(t, s.Create(t.Context(), other))
+	fsys.SetHook(failing(faultfs.Remove, ".manifest", syscall.EIO))
+	want(t, s.Discard(t.Context(), doomed.ID), upload.Unavailable)
+	ok(t, s.Discard(t.Context(), doomed.ID))
+	if h := s.Health(); h.Reserved != other.Size {
+		t.Errorf("%d bytes are reserved, want the other upload's %d", h.Reserved, other.Size)
+	}
+}
+
+// A process that is killed while it discards or commits leaves an upload that is whole or ended,
+// never one that is open again with something missing.
+func TestKilledWhileEnding(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(s *disk.Staging, id string) error{
+		"discard": func(s *disk.Staging, id string) error { return s.Discard(t.Context(), id) },
+		"commit":  func(s *disk.Staging, id string) error { return s.Commit(t.Context(), id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, inner := newLife(), memfs.New(nil)
+			fsys := faultfs.New(inner, nil)
+			s := openOn(t, fsys, disk.Options{})
+			ok(t, s.Create(t.Context(), l.spec))
+			send(t, s, l, 0, 1, 2, 3, 4)
+			_, err := s.Seal(t.Context(), l.spec.ID, upload.UnknownSize)
+			ok(t, err)
+			var left []*memfs.FS
+			fsys.SetHook(func(op faultfs.Op) error {
+				if op.Kind == faultfs.Remove {
+					left = append(left, inner.Kill())
+				}
+				return nil
+			})
+			ok(t, end(s, l.spec.ID))
+			if len(left) < 2 {
+				t.Fatalf("%d removals", len(left))
+			}
+			for i, fsys := range left {
+				again := openOn(t, fsys, disk.Options{})
+				u, err := again.Get(l.spec.ID)
+				if errors.Is(err, upload.NotFound) {
+					continue
+				}
+				ok(t, err)
+				if !u.Sealed {
+					t.Errorf("killed before removal %d: open, missing %v", i, u.Missing())
+				}
+			}
+		})
+	}
+}
+
+// The file of an upload that still grows is not offered: a store would make an object of it, by a
+// second name, and chunks would go on being written into that object.
+func TestAnOpenUploadIsNotLinked(t *testing.T) {
+	t.Parallel()
+	l := newLife()
+	s := openOn(t, memfs.New(nil), disk.Options{})
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 0, 1)
+	linkable := func() bool {
+		t.Helper()
+		c, err := s.Open(t.Context(), l.spec.ID)
+		ok(t, err)
+		defer func() { ok(t, c.Close()) }()
+		_, is := c.(interface{ File() vfs.File })
+		return is
+	}
+	if linkable() {
+		t.Error("the file of an open upload is offered to be linked")
+	}
+	send(t, s, l, 2, 3, 4)
+	_, err := s.Seal(t.Context(), l.spec.ID, upload.UnknownSize)
+	ok(t, err)
+	if !linkable() {
+		t.Error("the file of a sealed upload is not offered")
+	}
 }
