@@ -56,7 +56,7 @@ func TestOneKeyAtOnce(t *testing.T) {
 	}
 }
 
-// fasterDB is a database in which somebody else's answer comes right before a commit.
+// fasterDB is a database in which somebody else is faster than a commit.
 type fasterDB struct {
 	meta.DB
 	faster func()
@@ -65,6 +65,33 @@ type fasterDB struct {
 func (f *fasterDB) CommitUpload(ctx context.Context, c meta.Commit) (meta.Answer, error) {
 	f.faster()
 	return f.DB.CommitUpload(ctx, c)
+}
+
+func (f *fasterDB) CommitInstant(ctx context.Context, c meta.Commit, blobID string) (meta.Answer, error) {
+	f.faster()
+	return f.DB.CommitInstant(ctx, c, blobID)
+}
+
+func (f *fasterDB) EndUpload(ctx context.Context, a meta.Answer) (meta.Answer, error) {
+	f.faster()
+	return f.DB.EndUpload(ctx, a)
+}
+
+// commit completes an upload as another request does, up to the answer in the database.
+func (e *engine) commit(id string) upload.File {
+	e.t.Helper()
+	sealed, err := e.staging.Seal(e.t.Context(), id, upload.UnknownSize)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	a, err := e.db.CommitUpload(e.t.Context(), meta.Commit{
+		UploadID: id, Answer: true, Sealed: sealed, Node: "n1", Store: "local", AnswerUntil: e.clock.now().Add(time.Hour),
+		File: upload.File{ID: upload.NewID(e.clock.now()), Owner: owner, Name: "a", CreatedAt: e.clock.now()},
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return *a.File
 }
 
 // A complete that a cancel was faster than does not turn the bytes into a blob's: no row knows them,
@@ -106,5 +133,113 @@ func TestProofNamesItsDigest(t *testing.T) {
 	})
 	if err != nil || r.Answer != nil {
 		t.Errorf("a proof passed that names another digest: %+v %v", r, err)
+	}
+}
+
+// An instant upload that a complete was faster than leaves the bytes alone: they are the file's.
+func TestCompleteFasterThanInstant(t *testing.T) {
+	e := newEngine(t)
+	data := random(43, 1<<20+1)
+	e.mustUpload(data)
+	e.transfer()
+	id := e.mustBegin(data)
+	e.mustPut(id, data)
+	e.DB = &fasterDB{DB: e.db, faster: func() { e.commit(id) }}
+	r, err := e.instant(t.Context(), owner, id, data)
+	if err != nil || r.Answer == nil || r.Answer.Instant {
+		t.Fatalf("instant after a complete: %+v %v", r.Answer, err)
+	}
+	e.restart()
+	e.mustRead(r.Answer.File.ID, data)
+	e.examine()
+}
+
+// TestDamagedContentIsNotServed: once it is known that the bytes in staging are not those that were
+// received, nobody gets them.
+func TestDamagedContentIsNotServed(t *testing.T) {
+	e := newEngine(t)
+	data := random(44, 1<<20+1)
+	f, err := e.PutFile(t.Context(), owner, ingest.FileRequest{Name: "a"}, body(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := e.staging.Data()
+	if err != nil || len(ids) != 1 {
+		t.Fatal(ids, err)
+	}
+	flip(t, e, ids[0], 1000)
+	e.transfer()
+	if got, err := e.read(f.ID); !errors.Is(err, upload.Gone) {
+		t.Errorf("%d bytes of damaged content were served: %v", len(got), err)
+	}
+}
+
+// Nor does a cancel or the janitor drop the bytes of an upload that became a file in the last moment.
+func TestCompleteFasterThanTheEnd(t *testing.T) {
+	for name, end := range map[string]func(e *engine, id string) error{
+		"cancel": func(e *engine, id string) error {
+			if err := e.Cancel(e.t.Context(), owner, id); !errors.Is(err, upload.NotOpen) {
+				return errors.Join(errors.New("a complete upload was cancelled"), err)
+			}
+			return nil
+		},
+		"expiry": func(e *engine, _ string) error {
+			e.clock.advance(8 * 24 * time.Hour)
+			return e.Clean(e.t.Context())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			data := random(45, 1<<20+1)
+			id := e.mustBegin(data)
+			e.mustPut(id, data)
+			var f upload.File
+			e.DB = &fasterDB{DB: e.db, faster: func() { f = e.commit(id) }}
+			if err := end(e, id); err != nil {
+				t.Error(err)
+			}
+			e.restart()
+			e.mustRead(f.ID, data)
+			e.examine()
+		})
+	}
+}
+
+// TestClientGoesAwayAtTheEnd: what is about to be recorded is recorded and finished, though nobody
+// waits for the answer any more.
+func TestClientGoesAwayAtTheEnd(t *testing.T) {
+	data := random(46, 1<<20+1)
+	for name, last := range map[string]func(ctx context.Context, e *engine, id string) error{
+		"complete": func(ctx context.Context, e *engine, id string) error {
+			_, err := e.Complete(ctx, owner, id, ingest.CompleteRequest{})
+			return err
+		},
+		"cancel": func(ctx context.Context, e *engine, id string) error { return e.Cancel(ctx, owner, id) },
+		"instant": func(ctx context.Context, e *engine, id string) error {
+			r, err := e.instant(ctx, owner, id, data)
+			if err == nil && r.Answer == nil {
+				err = errors.New("no file")
+			}
+			return err
+		},
+		"whole file": func(ctx context.Context, e *engine, _ string) error {
+			_, err := e.PutFile(ctx, owner, ingest.FileRequest{Name: "w"}, body(data))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			e.mustUpload(data)
+			e.transfer()
+			id := e.mustBegin(data)
+			e.mustPut(id, data)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			e.DB = &fasterDB{DB: e.db, faster: cancel}
+			if err := last(ctx, e, id); err != nil {
+				t.Error(err)
+			}
+			e.examine()
+		})
 	}
 }
