@@ -3,7 +3,9 @@ package transfer_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"gantry/chunkstore/disk"
+	"gantry/internal/vfs/memfs"
 	"gantry/store"
 	"gantry/store/storetest"
 	"gantry/transfer"
@@ -158,19 +162,34 @@ func TestMissingStagingIsLost(t *testing.T) {
 // Staging that was right at the first attempt and is damaged at the next is found out too.
 func TestDamageBetweenAttempts(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	f := r.commit(storetest.Bytes(1, 1<<20))
-	r.store.SetDown(true)
-	r.start(testOptions())
-	r.eventually("an attempt", func() bool { return r.transfer(&f).State == upload.TransferRetrying })
-	r.alterStaged(&f, func(b []byte) []byte { b[7] ^= 1; return b })
-	r.store.SetDown(false)
-	r.waitFor(&f, upload.TransferDead)
-	if b := r.blob(&f); b.State != upload.BlobLost {
-		t.Errorf("%+v", b)
-	}
-	if puts := r.store.Puts(); len(puts) > 0 {
-		t.Errorf("put %q", puts)
+	for name, change := range map[string]func([]byte) []byte{
+		"a bit": func(b []byte) []byte { b[7] ^= 1; return b },
+		"with the same CRC": func(b []byte) []byte { // which the polynomial itself does not change
+			var polynomial [8]byte
+			binary.LittleEndian.PutUint64(polynomial[:], uint64(crc32.Castagnoli)<<1|1)
+			for i, p := range polynomial {
+				b[1000+i] ^= p
+			}
+			return b
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			f := r.commit(storetest.Bytes(1, 1<<20))
+			r.store.SetDown(true)
+			r.start(testOptions())
+			r.eventually("an attempt", func() bool { return r.transfer(&f).State == upload.TransferRetrying })
+			r.alterStaged(&f, change)
+			r.store.SetDown(false)
+			r.waitFor(&f, upload.TransferDead)
+			if b := r.blob(&f); b.State != upload.BlobLost {
+				t.Errorf("%+v", b)
+			}
+			if puts := r.store.Puts(); len(puts) > 0 {
+				t.Errorf("put %q", puts)
+			}
+		})
 	}
 }
 
@@ -192,6 +211,34 @@ func TestAPanicIsAFailedAttempt(t *testing.T) {
 	if text := log.String(); !strings.Contains(text, "driver met a defect") || !strings.Contains(text, "faulty.go") {
 		t.Errorf("the log does not tell what and where: %s", text)
 	}
+}
+
+// A message that reached the wrong node does no harm: that the bytes are not there does not mean that
+// they are lost.
+func TestAnotherNodesTransfer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	data := storetest.Bytes(1, 1000)
+	f := r.commit(data)
+	opt := testOptions()
+	opt.Node = "n2"
+	staging, err := disk.Open(memfs.New(nil), disk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer staging.Close()
+	other := transfer.New(opt, transfer.Deps{
+		Outbox: r.db, Staging: staging, Stores: map[string]store.Store{storeName: r.store}, Queue: r.queue, Now: r.now,
+	})
+	if err := other.Handle(t.Context(), f.Transfer.ID); err != nil {
+		t.Fatal(err)
+	}
+	if b := r.blob(&f); b.State != upload.BlobLive {
+		t.Errorf("%+v", b)
+	}
+	r.start(testOptions())
+	r.waitFor(&f, upload.TransferStored)
+	r.expectStored(&f, data)
 }
 
 func TestAnUnknownStoreIsWaitedFor(t *testing.T) {

@@ -63,7 +63,10 @@ func testCollectTransfer(h *harness) {
 	h.must(h.db.Dead(h.Context(), job.Transfer.ID, 1, "why", false, h.now))
 	h.remove(alice, queued.ID)
 	h.remove(alice, dead.ID)
-	equal(h, "collected", len(h.collect()), 2)
+	stored := h.addStored(alice, "c", body{"z", 0})
+	h.remove(alice, stored.ID)
+	equal(h, "collected", len(h.collect()), 3)
+	equal(h, "what was done", h.transfer(stored.Transfer.ID).State, upload.TransferStored)
 	for _, id := range []string{queued.Transfer.ID, dead.Transfer.ID} {
 		equal(h, "state", h.transfer(id).State, upload.TransferCancelled)
 		h.want(upload.Conflict, h.db.RetryTransfer(h.Context(), id, h.now))

@@ -124,19 +124,24 @@ func TestAFailureUndoesOnlyItself(t *testing.T) {
 	release := hold(t, db)
 	defer release()
 	var wg sync.WaitGroup
-	boom := errors.New("boom")
+	// A database may refuse to go on after an error of its own; after one of the operation's it does, with
+	// what the operation had done until then.
+	boom, refused := errors.New("boom"), upload.Errorf(upload.Conflict, "", "", "refused")
 	for i := range 30 {
 		wg.Go(func() {
 			err := act(t.Context(), db, "test", "", func(ctx context.Context, s *session) error {
 				if err := audit(ctx, s, fmt.Sprint(i), noon, "test", nil); err != nil {
 					return err
 				}
-				if i%3 == 0 {
+				switch i % 6 {
+				case 0:
 					return boom
+				case 3:
+					return refused
 				}
 				return nil
 			})
-			if errors.Is(err, boom) != (i%3 == 0) {
+			if errors.Is(err, boom) != (i%6 == 0) || errors.Is(err, upload.Conflict) != (i%6 == 3) {
 				t.Errorf("operation %d: %v", i, err)
 			}
 		})
@@ -335,5 +340,52 @@ func TestAnotherProcessWrites(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, release)
 	if _, err := db.CommitUpload(t.Context(), commitOf(1)); err != nil { // a new connection, with its full patience
 		t.Error(err)
+	}
+}
+
+// A failure that is refused by the operation itself, after it has changed something, is undone too when
+// nothing else in the transaction fails.
+func TestARefusalUndoesWhatItDid(t *testing.T) {
+	t.Parallel()
+	db := openTest(t)
+	err := act(t.Context(), db, "test", "", func(ctx context.Context, s *session) error {
+		return errors.Join(audit(ctx, s, "x", noon, "test", nil), upload.Errorf(upload.Conflict, "", "", "refused"))
+	})
+	want(t, upload.Conflict, err)
+	if n := count(t, db, `SELECT COUNT(*) FROM audit`); n != 0 {
+		t.Errorf("%d rows of a refused operation", n)
+	}
+}
+
+// An answer that takes the place of an expired one while that is about to be forgotten stays.
+func TestForgetSparesAFreshAnswer(t *testing.T) {
+	t.Parallel()
+	db := openTest(t)
+	old := meta.Answer{UploadID: upload.NewUploadID("node"), Owner: "owner", State: upload.Expired, CreatedAt: noon, ExpiresAt: noon}
+	_, err := db.EndUpload(t.Context(), old)
+	must(t, err)
+	fresh := old
+	fresh.State, fresh.ExpiresAt = upload.Cancelled, time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+	release := hold(t, db)
+	defer release()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := db.EndUpload(t.Context(), fresh); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(20 * time.Millisecond) // it waits for the writer
+	wg.Go(func() {
+		if n, err := db.ForgetAnswers(t.Context(), noon.Add(time.Hour)); err != nil || n != 0 {
+			t.Errorf("forgot %d, %v", n, err)
+		}
+	})
+	time.Sleep(20 * time.Millisecond) // it has read, and waits too
+	release()
+	wg.Wait()
+	got, err := db.Answer(t.Context(), old.UploadID)
+	must(t, err)
+	if got.State != upload.Cancelled {
+		t.Errorf("%+v", got)
 	}
 }
