@@ -298,3 +298,29 @@ func TestAnOpenUploadIsNotLinked(t *testing.T) {
 		t.Error("the file of a sealed upload is not offered")
 	}
 }
+
+// A process that met a failed sync and is stopped in order does not leave a directory that is taken
+// for clean: its last syncs succeeded, of pages that the system had given up.
+func TestStopAfterAFailedSyncIsNotClean(t *testing.T) {
+	t.Parallel()
+	opt := disk.Options{Durability: disk.DurableChunk}
+	l, inner := newLife(), memfs.New(nil)
+	fsys := faultfs.New(inner, nil)
+	s := openOn(t, fsys, opt)
+	ok(t, s.Create(t.Context(), l.spec))
+	send(t, s, l, 0)
+	fsys.SetHook(failing(faultfs.Sync, ".journal", syscall.EIO))
+	want(t, s.WriteChunk(t.Context(), l.spec.ID, 1, chunkstoretest.BodyOf(l.chunk(1))), upload.Unavailable)
+	_ = s.Close()
+	again := openOn(t, inner, opt)
+	send(t, again, l, 1) // there, says the cache
+	opt.BootID = "boot 2"
+	for seed := range uint64(20) {
+		after := openOn(t, inner.Crash(rand.New(rand.NewPCG(seed, 5))), opt)
+		u, err := after.Get(l.spec.ID)
+		ok(t, err)
+		if !u.Received.Has(0) || !u.Received.Has(1) {
+			t.Fatalf("an acknowledged chunk did not survive: missing %v", u.Missing())
+		}
+	}
+}
