@@ -324,3 +324,24 @@ func TestStopAfterAFailedSyncIsNotClean(t *testing.T) {
 		}
 	}
 }
+
+// A chunk that was under way when a journal broke is not acknowledged either.
+func TestNothingIsAcknowledgedAfterABreakdown(t *testing.T) {
+	t.Parallel()
+	fsys := faultfs.New(memfs.New(nil), nil)
+	s := openOn(t, fsys, disk.Options{Durability: disk.DurableChunk})
+	first, second := newLife(), newLife()
+	ok(t, s.Create(t.Context(), first.spec))
+	ok(t, s.Create(t.Context(), second.spec))
+	body, open := chunkstoretest.GatedBody(first.chunk(0), 100)
+	begun := chunkstoretest.Begun(&body)
+	var wg sync.WaitGroup
+	var err error
+	wg.Go(func() { err = s.WriteChunk(t.Context(), first.spec.ID, 0, body) })
+	<-begun
+	fsys.SetHook(failing(faultfs.Sync, ".journal", syscall.EIO))
+	want(t, s.WriteChunk(t.Context(), second.spec.ID, 0, chunkstoretest.BodyOf(second.chunk(0))), upload.Unavailable)
+	open()
+	wg.Wait()
+	want(t, err, upload.Unavailable)
+}
