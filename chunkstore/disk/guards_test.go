@@ -345,3 +345,19 @@ func TestNothingIsAcknowledgedAfterABreakdown(t *testing.T) {
 	wg.Wait()
 	want(t, err, upload.Unavailable)
 }
+
+// The room that was promised to a whole file is free again when the file is there, or failed to come.
+func TestRoomOfAWholeFileIsGivenBack(t *testing.T) {
+	t.Parallel()
+	l := newLife()
+	s := openOn(t, memfs.New(nil), disk.Options{})
+	_, err := s.WriteWhole(t.Context(), l.wholeID, chunkstoretest.BodyOf(l.content), 1<<20)
+	ok(t, err)
+	cut := chunkstoretest.BodyOf(l.content[:100])
+	cut.Length = int64(len(l.content))
+	_, err = s.WriteWhole(t.Context(), upload.NewUploadID("n0de"), cut, 1<<20)
+	want(t, err, upload.ShortBody)
+	if h := s.Health(); h.Reserved != 0 {
+		t.Errorf("%d bytes are still promised", h.Reserved)
+	}
+}
