@@ -261,7 +261,7 @@ func (f *fake) instant(w http.ResponseWriter, u *fakeUpload, body []byte) {
 		return
 	}
 	if in.Proof == nil {
-		c := upload.NewChallenge(u.size, time.Now())
+		c := upload.NewChallenge(u.size, [32]byte{}, time.Now())
 		if tree := f.known[in.SHA1]; tree != nil {
 			c.BlobID, c.Root = "blob", tree.Root
 		}

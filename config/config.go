@@ -35,6 +35,7 @@ type Config struct {
 	Data         string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
 	TokenFile    string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
 	MaxSize      Bytes         `koanf:"max_size" help:"the largest file taken"`
+	MaxOpen      int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
 	Durability   string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
 	MinFree      Bytes         `koanf:"min_free" help:"no new uploads when less than this is free on the disk"`
 	UploadTTL    time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
@@ -55,6 +56,7 @@ func Default() Config {
 		Management:   "127.0.0.1:8081",
 		Data:         "data",
 		MaxSize:      1 << 40,
+		MaxOpen:      100_000,
 		Durability:   "complete",
 		MinFree:      1 << 30,
 		UploadTTL:    7 * 24 * time.Hour,
@@ -244,6 +246,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxSize <= 0 {
 		refuse("max_size: must be positive")
+	}
+	if c.MaxOpen <= 0 {
+		refuse("max_open_uploads: must be positive")
 	}
 	if c.Workers < 0 {
 		refuse("transfer_workers: must not be negative")

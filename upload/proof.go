@@ -1,9 +1,8 @@
 package upload
 
 import (
-	"crypto/rand"
 	"encoding/json"
-	"math/big"
+	"math/rand/v2"
 	"time"
 )
 
@@ -30,8 +29,10 @@ type Challenge struct {
 	Size     int64
 }
 
-// NewChallenge draws ChallengeLeaves different leaves of content of size bytes at random.
-func NewChallenge(size int64, now time.Time) Challenge {
+// NewChallenge asks for ChallengeLeaves different leaves of content of size bytes: those that seed
+// decides, which nobody outside the server must know or be able to change at will. Who asks often for
+// the same must get the same seed: else he who lacks a few leaves asks until they are not among those.
+func NewChallenge(size int64, seed [32]byte, now time.Time) Challenge {
 	count := LeafCount(size)
 	c := Challenge{ID: NewID(now), Size: size, ExpiresAt: now.Add(ChallengeTTL)}
 	if count <= ChallengeLeaves {
@@ -40,13 +41,10 @@ func NewChallenge(size int64, now time.Time) Challenge {
 		}
 		return c
 	}
+	draw := rand.New(rand.NewChaCha8(seed)) //nolint:gosec // ChaCha8 with a secret seed cannot be guessed
 	drawn := make(map[int64]bool, ChallengeLeaves)
 	for len(c.Leaves) < ChallengeLeaves {
-		n, err := rand.Int(rand.Reader, big.NewInt(count))
-		if err != nil {
-			panic(err) // cannot happen: crypto/rand never fails and count is positive
-		}
-		if i := n.Int64(); !drawn[i] {
+		if i := draw.Int64N(count); !drawn[i] {
 			drawn[i] = true
 			c.Leaves = append(c.Leaves, i)
 		}

@@ -35,7 +35,7 @@ func prove(t testing.TB, c *upload.Challenge, data []byte) upload.Proof {
 
 // challengeFor is what the server asks about data that it has.
 func challengeFor(data []byte) upload.Challenge {
-	c := upload.NewChallenge(int64(len(data)), noon)
+	c := upload.NewChallenge(int64(len(data)), [32]byte{}, noon)
 	c.BlobID, c.Root, c.SHA1 = "some blob", rootOf(data), upload.SumSHA1(data)
 	return c
 }
@@ -44,7 +44,7 @@ func TestChallengeDrawsDifferentLeaves(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.OneOf(rapid.Int64Range(0, 80*upload.LeafSize), rapid.Int64Range(0, upload.MaxSize)).Draw(t, "size")
-		c := upload.NewChallenge(size, noon)
+		c := upload.NewChallenge(size, [32]byte{1}, noon)
 		count := upload.LeafCount(size)
 		if want := min(count, upload.ChallengeLeaves); int64(len(c.Leaves)) != want {
 			t.Fatalf("%d leaves, want %d", len(c.Leaves), want)
@@ -64,13 +64,16 @@ func TestChallengeDrawsDifferentLeaves(t *testing.T) {
 	})
 }
 
-// Two challenges for one size must not ask the same: an answer could be prepared, or replayed.
+// Challenges with different seeds ask for different leaves, those with the same for the same.
 func TestChallengesDiffer(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	covered := map[int64]bool{}
-	for range 200 {
-		c := upload.NewChallenge(upload.MinInstantSize, noon)
+	for i := range 200 {
+		c := upload.NewChallenge(upload.MinInstantSize, [32]byte{byte(i)}, noon)
+		if again := upload.NewChallenge(upload.MinInstantSize, [32]byte{byte(i)}, noon); again.ID == c.ID || !slices.Equal(again.Leaves, c.Leaves) {
+			t.Fatalf("asked again: %v, before %v", again, c)
+		}
 		seen[c.ID] = true
 		seen[fmt.Sprint(c.Leaves)] = true
 		for _, i := range c.Leaves {

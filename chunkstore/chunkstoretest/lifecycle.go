@@ -95,7 +95,7 @@ func testDiscardWhileReceiving(t *testing.T, s chunkstore.Staging) {
 	<-begun
 	ok(t, s.Discard(t.Context(), spec.ID))
 	wg.Wait()
-	want(t, err, upload.Canceled)
+	want(t, err, upload.NotFound)
 	if data, err := s.Data(); err != nil || len(data) != 0 {
 		t.Errorf("data is left: %v, %v", data, err)
 	}

@@ -139,7 +139,7 @@ func testKeys(t *testing.T, v chunkstore.View) {
 
 func testChallenges(t *testing.T, v chunkstore.View) {
 	now := time.Now()
-	c := upload.NewChallenge(1<<30, now)
+	c := upload.NewChallenge(1<<30, [32]byte{}, now)
 	c.Owner, c.UploadID, c.BlobID, c.SHA1, c.Root = "anna", "u", "b", upload.SHA1{1}, upload.Root{2}
 	take := func(id string, at time.Time) (upload.Challenge, error) { return v.TakeChallenge(t.Context(), id, at) }
 	ok(t, v.PutChallenge(t.Context(), c))
@@ -153,17 +153,17 @@ func testChallenges(t *testing.T, v chunkstore.View) {
 	_, err = take("unknown", now)
 	want(t, err, upload.NotFound)
 
-	c = upload.NewChallenge(1<<30, now)
+	c = upload.NewChallenge(1<<30, [32]byte{}, now)
 	ok(t, v.PutChallenge(t.Context(), c))
 	_, err = take(c.ID, now.Add(upload.ChallengeTTL))
 	want(t, err, upload.NotFound) // expired
 
 	// Others that come and go do not touch it.
-	c = upload.NewChallenge(1<<30, now)
+	c = upload.NewChallenge(1<<30, [32]byte{}, now)
 	c.Owner = "anna"
 	ok(t, v.PutChallenge(t.Context(), c))
 	for i := range 3000 {
-		other := upload.NewChallenge(1<<20, now.Add(time.Duration(i)*time.Millisecond))
+		other := upload.NewChallenge(1<<20, [32]byte{}, now.Add(time.Duration(i)*time.Millisecond))
 		other.Owner = "owner " + strconv.Itoa(i%7)
 		ok(t, v.PutChallenge(t.Context(), other))
 	}

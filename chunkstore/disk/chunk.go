@@ -103,6 +103,9 @@ func (s *Staging) receive(ctx context.Context, u *session, r *reception, body *c
 	err = in.run(ctx)
 	r.read.Store(true)
 	if err != nil {
+		if r.stopped.Load() && !u.isOpen() { // which is why it was stopped
+			return notFound("", u.spec.ID)
+		}
 		return err
 	}
 	return s.acknowledge(u, h, r, &in)

@@ -138,6 +138,12 @@ func (u *session) layout() upload.Layout {
 	return upload.Layout{Size: u.size, ChunkSize: u.spec.ChunkSize}
 }
 
+func (u *session) isOpen() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.gone
+}
+
 // snapshot is the upload as it stands; false if it is gone.
 func (u *session) snapshot() (upload.Upload, bool) {
 	u.mu.Lock()

@@ -20,7 +20,7 @@ func TestBounded(t *testing.T) {
 	t.Parallel()
 	v, now := New(), time.Now()
 	for i := range 3 * maxChallenges {
-		c := upload.NewChallenge(1<<20, now)
+		c := upload.NewChallenge(1<<20, [32]byte{}, now)
 		c.Owner = "greedy"
 		if err := v.PutChallenge(t.Context(), c); err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestForgets(t *testing.T) {
 	t.Parallel()
 	v, now := New(), time.Now()
 	for i := range 1000 {
-		c := upload.NewChallenge(1<<20, now)
+		c := upload.NewChallenge(1<<20, [32]byte{}, now)
 		c.Owner = strconv.Itoa(i)
 		if err := v.PutChallenge(t.Context(), c); err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func TestForgets(t *testing.T) {
 		}
 	}
 	later := now.Add(2 * chunkstore.FailureWindow)
-	if err := v.PutChallenge(t.Context(), upload.NewChallenge(1<<20, later)); err != nil {
+	if err := v.PutChallenge(t.Context(), upload.NewChallenge(1<<20, [32]byte{}, later)); err != nil {
 		t.Fatal(err)
 	}
 	if len(v.challenges) != 1 || len(v.asked) != 1 || len(v.failures) != 0 || len(v.uploads)+len(v.owners)+len(v.keys) != 0 {

@@ -99,6 +99,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	n.ingest = ingest.New(ingest.Options{
 		Node:        n.id,
 		MaxSize:     int64(c.MaxSize),
+		MaxOpen:     c.MaxOpen,
 		UploadTTL:   c.UploadTTL,
 		DeleteGrace: c.DeleteGrace,
 		StageGrace:  c.StagingGrace,

@@ -64,6 +64,7 @@ type engine struct {
 	path  string // of the database
 	boot  string
 	scope meta.Scope
+	most  int // open uploads; 0: the default
 
 	stagingMem, storeMem     *memfs.FS
 	stagingFault, storeFault *faultfs.FS
@@ -111,7 +112,7 @@ func (e *engine) open() {
 	e.worker = transfer.New(transfer.Options{Node: "n1", Log: log}, transfer.Deps{
 		Outbox: e.db, Staging: e.staging, Stores: stores, Queue: queue.New(), Now: e.clock.now,
 	})
-	e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", Scope: e.scope}, ingest.Deps{
+	e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", Scope: e.scope, MaxOpen: e.most}, ingest.Deps{
 		Staging: e.staging, View: memory.New(), DB: e.db, Stores: stores,
 		Wake: func() {}, Log: log, Now: e.clock.now,
 	})

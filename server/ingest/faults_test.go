@@ -419,6 +419,39 @@ func TestFault17Proofs(t *testing.T) {
 	}
 }
 
+// Who lacks some leaves must not be able to ask until he is asked for none of them.
+func TestAskingAgainAsksTheSame(t *testing.T) {
+	e := newEngine(t)
+	data := random(10, 2<<20)
+	e.mustUpload(data)
+	e.transfer()
+	ask := func(sha1 upload.SHA1) *upload.Challenge {
+		t.Helper()
+		r, err := e.Instant(t.Context(), owner, e.mustBegin(data), ingest.InstantRequest{SHA1: sha1})
+		if err != nil || r.Challenge == nil {
+			t.Fatalf("no challenge: %+v %v", r, err)
+		}
+		return r.Challenge
+	}
+	known, unknown := upload.SumSHA1(data), upload.SHA1{1}
+	first, decoy := ask(known), ask(unknown)
+	for range 3 {
+		if c := ask(known); c.ID == first.ID || !slices.Equal(c.Leaves, first.Leaves) {
+			t.Errorf("asked %v, before %v", c.Leaves, first.Leaves)
+		}
+		if c := ask(unknown); !slices.Equal(c.Leaves, decoy.Leaves) {
+			t.Errorf("decoy %v, before %v", c.Leaves, decoy.Leaves)
+		}
+	}
+	if slices.Equal(first.Leaves, decoy.Leaves) {
+		t.Error("other content is asked for the same leaves")
+	}
+	e.clock.advance(24 * time.Hour)
+	if c := ask(known); slices.Equal(c.Leaves, first.Leaves) {
+		t.Error("the leaves never change")
+	}
+}
+
 func TestRepeatedWrongProofsGetDecoysOnly(t *testing.T) {
 	e := newEngine(t)
 	data := random(10, 1<<20)

@@ -2,8 +2,11 @@ package ingest
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 
 	"gantry/chunkstore"
 	"gantry/meta"
@@ -32,7 +35,7 @@ func (s *Service) PutFile(ctx context.Context, owner string, r FileRequest, body
 	u := upload.Upload{Spec: upload.Spec{
 		ID: upload.NewUploadID(s.opt.Node), Owner: owner, Name: name, Path: path, ContentType: r.ContentType,
 		Metadata: r.Metadata, Replaces: r.Replaces, Key: r.Key, CreatedAt: now,
-		Fingerprint: fingerprint("file", r.Name, r.Path, r.SHA1, r.ContentType, r.Metadata, r.Replaces, body.Length),
+		Fingerprint: fingerprint("file", r.Name, r.Path, r.SHA1, r.ContentType, r.Metadata, r.Replaces, body.Length, announced(&body)),
 	}}
 	unlock, err := s.keys.lock(ctx, keyOf(owner, r.Key))
 	if err != nil {
@@ -49,6 +52,19 @@ func (s *Service) PutFile(ctx context.Context, owner string, r FileRequest, body
 		}
 	}
 	return s.takeIn(ctx, &u, r.SHA1, body)
+}
+
+// announced is the digests that came with a body.
+func announced(body *chunkstore.Body) []string {
+	var all []string
+	if body.CRC32C != nil {
+		all = append(all, fmt.Sprintf("%08x", *body.CRC32C))
+	}
+	for _, check := range body.Checks {
+		all = append(all, hex.EncodeToString(check.Want))
+	}
+	slices.Sort(all)
+	return all
 }
 
 // takeIn writes a whole file and commits it.

@@ -6,6 +6,7 @@ package ingest
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"time"
@@ -20,6 +21,7 @@ import (
 type Options struct {
 	Node        string        // this node's id
 	MaxSize     int64         // of one file, bytes
+	MaxOpen     int           // open uploads on this node
 	UploadTTL   time.Duration // an upload expires this long after its last chunk
 	AnswerTTL   time.Duration // how long a repeated complete gets the same answer
 	DeleteGrace time.Duration // how long a blob without references is kept
@@ -32,6 +34,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.MaxSize = cmp.Or(o.MaxSize, 1<<40)
+	o.MaxOpen = cmp.Or(o.MaxOpen, 100_000)
 	o.UploadTTL = cmp.Or(o.UploadTTL, 7*24*time.Hour)
 	o.AnswerTTL = cmp.Or(o.AnswerTTL, 7*24*time.Hour)
 	o.DeleteGrace = cmp.Or(o.DeleteGrace, time.Hour)
@@ -60,6 +63,7 @@ type Service struct {
 	Deps
 	opt Options
 
+	secret  [32]byte // decides what nobody outside may foresee; see draw
 	keys    keyLocks // one request at a time for an Idempotency-Key
 	writing idSet    // whole files being written: not garbage, though no row knows them yet
 }
@@ -75,7 +79,9 @@ func New(opt Options, deps Deps) *Service {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{Deps: deps, opt: opt.withDefaults()}
+	s := &Service{Deps: deps, opt: opt.withDefaults()}
+	_, _ = rand.Read(s.secret[:]) // never fails (crypto/rand, Go 1.24)
+	return s
 }
 
 // InitRequest is what a client says about a file that it is going to send.

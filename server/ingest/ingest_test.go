@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"errors"
+	"hash/crc32"
 	"slices"
 	"testing"
 	"time"
@@ -89,6 +90,85 @@ func TestOthersSeeNothing(t *testing.T) {
 		t.Errorf("a hint for one's own content: %+v %v", mine.Known, err)
 	}
 	e.mustRead(f.ID, data)
+}
+
+// With scope "global" a hint could tell what others have. So some of those for unknown content are
+// answered like those for known content, and always the same ones.
+func TestHintsAreBlurredWithScopeGlobal(t *testing.T) {
+	e := newEngine(t)
+	size := int64(1 << 20)
+	maybe := func(i int) bool {
+		t.Helper()
+		hint := upload.SHA1{byte(i), byte(i >> 8)}
+		opened, _, err := e.Init(t.Context(), owner, ingest.InitRequest{Name: "a", Size: &size, Hint: &hint})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return opened.Known == ingest.KnownMaybe
+	}
+	const n = 200
+	for i := range n {
+		if maybe(i) {
+			t.Fatal(`blurred with scope "user", where there is nothing to hide`)
+		}
+	}
+	e.close()
+	e.scope = meta.ScopeGlobal
+	e.open()
+	blurred := 0
+	for i := range n {
+		first := maybe(i)
+		if first != maybe(i) {
+			t.Fatal("asking again tells more")
+		}
+		if first {
+			blurred++
+		}
+	}
+	if blurred < n/20 || blurred > n/3 {
+		t.Errorf("%d of %d were blurred", blurred, n)
+	}
+}
+
+func TestOpenUploadsAreBounded(t *testing.T) {
+	e := newEngine(t)
+	e.close()
+	e.most = 3
+	e.open()
+	data := random(22, 1<<20)
+	var ids []string
+	for range 3 {
+		ids = append(ids, e.mustBegin(data))
+	}
+	if _, err := e.begin(data); !errors.Is(err, upload.TooMany) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := e.Cancel(t.Context(), owner, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	e.mustBegin(data)
+}
+
+// A key that comes again with other bytes of the same length is another request, as far as the
+// digests that came with them tell.
+func TestKeyOfAWholeFileKnowsItsDigest(t *testing.T) {
+	e := newEngine(t)
+	put := func(data []byte) (upload.File, error) {
+		crc := crc32.Checksum(data, upload.Castagnoli)
+		b := body(data)
+		b.CRC32C = &crc
+		return e.PutFile(t.Context(), owner, ingest.FileRequest{Name: "a", Key: "k"}, b)
+	}
+	f, err := put(random(1, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := put(random(1, 1000)); err != nil || again.ID != f.ID {
+		t.Errorf("the same again: %+v %v", again, err)
+	}
+	if _, err := put(random(2, 1000)); !errors.Is(err, upload.KeyReused) {
+		t.Errorf("other bytes under the same key: %v", err)
+	}
 }
 
 func TestInstantAcrossOwnersWithScopeGlobal(t *testing.T) {

@@ -2,6 +2,9 @@ package ingest
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 
 	"gantry/meta"
@@ -40,18 +43,31 @@ func (s *Service) Instant(ctx context.Context, owner, id string, r InstantReques
 	return result, upload.Wrap(upload.Internal, op, id, err)
 }
 
+// drawPeriod is for how long the same owner is asked for the same leaves of the same content, seconds.
+const drawPeriod = 24 * 60 * 60
+
+// draw decides something at random, and always the same for the same parts.
+func (s *Service) draw(parts ...any) (drawn [32]byte) {
+	mac := hmac.New(sha256.New, s.secret[:])
+	text, _ := json.Marshal(parts) // strings, numbers and digests: never fails
+	mac.Write(text)
+	mac.Sum(drawn[:0])
+	return drawn
+}
+
 // challenge asks for leaves of the content with this SHA-1, or of nothing: whoever fails too often,
 // and whoever asks for content that cannot be given, gets a decoy.
 func (s *Service) challenge(ctx context.Context, owner string, u *upload.Upload, sha1 upload.SHA1) (upload.Challenge, error) {
 	const op = "ingest.Instant"
-	c := upload.NewChallenge(u.Size, s.Now())
+	now := s.Now()
+	c := upload.NewChallenge(u.Size, s.draw("challenge", owner, sha1, u.Size, now.Unix()/drawPeriod), now)
 	c.Owner, c.UploadID, c.SHA1 = owner, u.ID, sha1
 	blob, err := s.DB.FindContent(ctx, s.opt.Scope, owner, sha1, u.Size)
 	if err != nil && !errors.Is(err, upload.NotFound) {
 		return upload.Challenge{}, upload.Wrap(upload.Unavailable, op, u.ID, err)
 	}
 	s.Metrics.check("challenge", err == nil)
-	failures, failErr := s.View.Failures(ctx, owner, s.Now())
+	failures, failErr := s.View.Failures(ctx, owner, now)
 	if failErr != nil {
 		return upload.Challenge{}, upload.Wrap(upload.Unavailable, op, u.ID, failErr)
 	}
