@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"gantry/upload"
@@ -43,42 +47,53 @@ func decode(c echo.Context, into any, limit int64, optional bool) error {
 	if r.ContentLength > limit {
 		return tooLarge
 	}
-	data, err := io.ReadAll(io.LimitReader(readerOf(c), limit+1))
-	if err != nil {
+	text := texts.Get().(*bytes.Buffer)
+	defer texts.Put(text)
+	text.Reset()
+	if _, err := text.ReadFrom(io.LimitReader(readerOf(c), limit+1)); err != nil {
 		return upload.Wrap(upload.Invalid, "server.decode", "", err)
 	}
-	if int64(len(data)) > limit {
+	if int64(text.Len()) > limit {
 		return tooLarge
 	}
-	if optional && len(data) == 0 {
+	if optional && text.Len() == 0 {
 		return nil
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return invalidJSON(err)
+	return unmarshal(text.Bytes(), into)
+}
+
+// texts are buffers for requests. Proofs are long, and come often.
+var texts = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// unmarshal reads one JSON value strictly: known fields only, each once, in the case in which they are
+// written.
+func unmarshal(text []byte, into any) error {
+	err := jsonv2.Unmarshal(text, into, jsonv2.RejectUnknownMembers(true))
+	if err == nil {
+		return nil
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return upload.Errorf(upload.Invalid, "", "", "There is something after the JSON object. Send one object only.")
-	}
-	return nil
+	return invalidJSON(err)
 }
 
 func invalidJSON(err error) error {
-	if upload.KindOf(err) != upload.Internal {
-		return err // from one of upload's own types
+	if known, ok := errors.AsType[*upload.Error](err); ok {
+		return known // from one of upload's own types
 	}
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+	e, ok := errors.AsType[*jsonv2.SemanticError](err)
+	switch {
+	case ok && errors.Is(err, jsonv2.ErrUnknownName):
+		return upload.Errorf(upload.Invalid, "", "", "The request has a field that is not known here. Leave it out: %.80q", e.JSONPointer.LastToken())
+	case ok:
+		field := strings.TrimPrefix(string(e.JSONPointer), "/")
 		kind := upload.Invalid
-		if e.Field == "size" || e.Field == "chunk_size" {
+		if field == "size" || field == "chunk_size" {
 			kind = upload.InvalidSize
 		}
-		return &upload.Error{Kind: kind, Detail: "The JSON field \"" + e.Field + "\" cannot be a " + e.Value + ". Correct it.", Err: err}
+		return &upload.Error{Kind: kind, Detail: fmt.Sprintf("The JSON field %.80q cannot be this %s. Correct it.", field, e.JSONKind), Err: err}
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return &upload.Error{Kind: upload.Invalid, Detail: "The request has a field twice. Send it once.", Err: err}
 	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return upload.Errorf(upload.Invalid, "", "", "The request has a field that is not known here. Leave it out: %.80s", field)
-	}
-	return &upload.Error{Kind: upload.Invalid, Detail: "The request is not valid JSON. Correct it.", Err: err}
+	return &upload.Error{Kind: upload.Invalid, Detail: "The request is not valid JSON, or there is something after it. Send one JSON object.", Err: err}
 }
 
 func writeJSON(c echo.Context, status int, value any) error {

@@ -48,7 +48,11 @@ func (s *Staging) writeWhole(ctx context.Context, id string, body *chunkstore.Bo
 	if body.Length >= 0 {
 		s.space.used(w.n, false)
 	}
-	return upload.Sealed{Size: w.n, SHA1: upload.SHA1(w.sum.Sum(nil)), Hint: w.hint, CRC32C: w.crc}, nil
+	sealed := upload.Sealed{Size: w.n, SHA1: upload.SHA1(w.sum.Sum(nil)), Hint: w.hint, CRC32C: w.crc}
+	if sealed.Size <= upload.HintLength {
+		sealed.Hint = sealed.SHA1
+	}
+	return sealed, nil
 }
 
 // whole is what became of a body.
@@ -76,10 +80,13 @@ func (s *Staging) fill(ctx context.Context, id string, body *chunkstore.Body, w 
 		f.room = s.space.take
 	}
 	in := intake{body: body, length: body.Length, limit: w.limit, file: f, sum: w.sum}
-	in.first = func(p []byte) { w.hint = upload.SumSHA1(p[:min(len(p), upload.HintLength)]) }
+	in.first = func(p []byte) {
+		if len(p) > upload.HintLength { // else it is all there is, and hashed anyway
+			w.hint = upload.SumSHA1(p[:upload.HintLength])
+		}
+	}
 	err := in.run(ctx)
 	if err == nil && in.n == 0 {
-		w.hint = upload.SumSHA1(nil)
 		err = f.make()
 	}
 	if err == nil {
