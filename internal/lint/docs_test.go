@@ -18,7 +18,7 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 	used := map[string]string{}
 	tag, literal := regexp.MustCompile("`koanf:\"([a-z_]+)\""), regexp.MustCompile(`\bGANTRY_[A-Z_]*[A-Z]\b`)
 	for _, s := range sources(t) {
-		if s.test || s.dir() == "internal/lint" {
+		if s.forTests() || s.dir() == "internal/lint" {
 			continue
 		}
 		text := read(t, s.name)
