@@ -8,10 +8,10 @@ TOOL := go tool -modfile=tools.mod
 # ARGS is passed on: make run ARGS='--max-size 10GiB', make bench ARGS='-size 4GiB'.
 ARGS ?=
 
-.PHONY: help build run test unit e2e check fmt lint layers bench demo fuzz vuln clean
+.PHONY: help build run test unit e2e check fmt lint layers bench demo fuzz vuln clean services services-down
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/gantry
 	go build -trimpath -o bin/gantry ./cmd/gantry
@@ -19,13 +19,20 @@ build: ## build bin/gantry
 run: build ## start a server on http://127.0.0.1:8080 with its data in ./data
 	./bin/gantry serve --listen 127.0.0.1:8080 --data ./data $(ARGS)
 
-test: unit e2e ## all tests: with the race detector, then the kill -9 loop on the real binary
+test: ## all tests, with real servers: with the race detector, then the kill -9 loop on the real binary
+	scripts/test.sh $(MAKE) unit e2e
 
 unit: ## the tests of all packages, with the race detector
 	go test -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
 
 e2e: ## the tests of the real binary, among them 200 times kill -9
 	go test -timeout 15m ./e2e $(ARGS)
+
+services: ## start the real servers for tests and print where they are: eval "$(make -s services)"
+	@scripts/services up
+
+services-down: ## stop them and remove what they have
+	@scripts/services down
 
 check: ## formatting, linters, layers, dead code, modules: everything that needs no running
 	scripts/check.sh

@@ -5,7 +5,6 @@ package testenv
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -46,7 +45,8 @@ func Address(t testing.TB, s Server) string {
 	return address
 }
 
-// note appends a line to the file named by GANTRY_TEST_REPORT: package, server, met or missing.
+// note appends a line to the file named by GANTRY_TEST_REPORT: the suite's directory, the server, and
+// whether it was met or is missing.
 func note(t testing.TB, s Server, met bool) {
 	t.Helper()
 	path := os.Getenv("GANTRY_TEST_REPORT")
@@ -65,7 +65,7 @@ func note(t testing.TB, s Server, met bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = fmt.Fprintf(f, "%s\t%s\t%s\n", filepath.Base(dir), s, word)
+	_, err = fmt.Fprintf(f, "%s\t%s\t%s\n", dir, s, word)
 	if closeErr := f.Close(); err != nil || closeErr != nil {
 		t.Fatal(err, closeErr)
 	}
