@@ -56,7 +56,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.lock, err = vfs.LockDir(c.Data); err != nil {
+	if n.lock, err = vfs.LockDir(c.Data, "lock"); err != nil {
 		return nil, err
 	}
 	if n.id, err = nodeID(c.Data); err != nil {
