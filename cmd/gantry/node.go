@@ -40,6 +40,7 @@ type node struct {
 	staging *disk.Staging
 	stores  map[string]store.Store
 	ingest  *ingest.Service
+	relay   *transfer.Relay
 	worker  *transfer.Worker
 }
 
@@ -90,11 +91,13 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		return nil, err
 	}
 	n.stores = map[string]store.Store{localStore: localDir}
-	n.worker = transfer.New(transfer.Options{Node: n.id, Workers: c.Workers, Log: log}, transfer.Deps{
+	q := queue.New()
+	n.relay = transfer.NewRelay(transfer.RelayOptions{Node: n.id, Log: log}, transfer.RelayDeps{Outbox: n.db, Queue: q})
+	n.worker = transfer.NewWorker(transfer.Options{Node: n.id, Workers: c.Workers, Log: log}, transfer.Deps{
 		Outbox:  n.db,
 		Staging: n.staging,
 		Stores:  n.stores,
-		Queue:   queue.New(),
+		Queue:   q,
 	})
 	n.ingest = ingest.New(ingest.Options{
 		Node:        n.id,
@@ -110,7 +113,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		View:    memory.New(),
 		DB:      n.db,
 		Stores:  n.stores,
-		Wake:    n.worker.Wake,
+		Wake:    n.relay.Wake,
 		Metrics: ingest.NewMetrics(reg),
 		Log:     log,
 	})

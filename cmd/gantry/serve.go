@@ -79,7 +79,7 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	srv := server.New(n.ingest, opt)
 	handler := srv.Management(server.ManagementDeps{
 		Transfers: n.db,
-		Wake:      n.worker.Wake,
+		Wake:      n.relay.Wake,
 		Checks:    n.checks(),
 		Health:    n.staging.Health,
 		Registry:  reg,
@@ -92,6 +92,7 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	manageCtx, stopManagement := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopManagement()
 	workers, running := errgroup.WithContext(workCtx)
+	workers.Go(func() error { return n.relay.Run(running) })
 	workers.Go(func() error { return n.worker.Run(running) })
 	workers.Go(func() error { return n.ingest.Run(running) })
 	var managing errgroup.Group

@@ -109,7 +109,7 @@ func (e *engine) open() {
 		e.t.Fatal(err)
 	}
 	stores := map[string]store.Store{"local": e.local}
-	e.worker = transfer.New(transfer.Options{Node: "n1", Log: log}, transfer.Deps{
+	e.worker = transfer.NewWorker(transfer.Options{Node: "n1", Log: log}, transfer.Deps{
 		Outbox: e.db, Staging: e.staging, Stores: stores, Queue: queue.New(), Now: e.clock.now,
 	})
 	e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", Scope: e.scope, MaxOpen: e.most}, ingest.Deps{
@@ -162,7 +162,7 @@ func (e *engine) transfer() {
 			return
 		}
 		for _, id := range ids {
-			if err := e.worker.Handle(ctx, id); err != nil {
+			if err := e.worker.Handle(ctx, id, func() {}); err != nil {
 				e.t.Fatal(err)
 			}
 		}
