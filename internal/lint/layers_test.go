@@ -60,6 +60,7 @@ var libraries = []struct {
 	{"github.com/pressly/goose", "SQL is written in one place", []string{"meta/*"}},
 	{"modernc.org/sqlite", "SQL is written in one place", []string{"meta/*", "bench"}},
 	{"github.com/knadh/koanf", "settings are read in one place", []string{"config"}},
+	{"github.com/rabbitmq/amqp091-go", "what a broker is like is known in one place", []string{"transfer/queue/rabbitmq"}},
 	{"github.com/spf13/cobra", "commands are defined in one place", []string{"cmd/*"}},
 	{"testing", "test helpers are not linked into the binary", []string{"internal/testenv", "chunkstore/*", "meta/*", "store/*", "transfer/queue/*"}},
 	{"unsafe", "nothing here needs it", nil},
