@@ -33,8 +33,9 @@ type Transfers interface {
 
 // Check is one condition of readiness.
 type Check struct {
-	Name string
-	Run  func(ctx context.Context) error // the error's text is shown on /readyz
+	Name     string
+	Run      func(ctx context.Context) error // the error's text is shown on /readyz
+	Advisory bool                            // shown; without it the process does its work all the same
 }
 
 // ManagementDeps is what the management listener shows and works on.
@@ -118,8 +119,8 @@ func (m *management) ready(c echo.Context) error {
 	}
 	wg.Wait()
 	status := http.StatusOK
-	for _, check := range answer.Checks {
-		if !check.OK {
+	for i, check := range answer.Checks {
+		if !check.OK && (i == 0 || !m.Checks[i-1].Advisory) {
 			answer.Ready, status = false, http.StatusServiceUnavailable
 		}
 	}

@@ -17,19 +17,24 @@ import (
 func TestManagement(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	n := newNode(t, Options{Metrics: reg, Log: slog.New(slog.DiscardHandler)})
-	var broken error
+	var broken, away error
 	woken := 0
 	m := serveHandler(t, n.server.Management(ManagementDeps{
 		Transfers: n.db, Registry: reg, Version: "v1.2.3", Health: n.staging.Health, Wake: func() { woken++ },
 		Checks: []Check{
 			{Name: "database", Run: n.db.Ping},
 			{Name: "other", Run: func(context.Context) error { return broken }},
+			{Name: "queue", Run: func(context.Context) error { return away }, Advisory: true},
 		},
 	}))
 	if a := m.do("GET", "/healthz", nil).want(t, 200, ""); a.body != "ok\n" {
 		t.Errorf("healthz: %q", a.body)
 	}
-	if a := m.do("GET", "/readyz", nil).want(t, 200, ""); a.body != `{"ready":true,"checks":[{"name":"serving","ok":true},{"name":"database","ok":true},{"name":"other","ok":true}]}`+"\n" {
+	if a := m.do("GET", "/readyz", nil).want(t, 200, ""); a.body != `{"ready":true,"checks":[{"name":"serving","ok":true},{"name":"database","ok":true},{"name":"other","ok":true},{"name":"queue","ok":true}]}`+"\n" {
+		t.Errorf("readyz: %s", a.body)
+	}
+	away = errors.New("no broker")
+	if a := m.do("GET", "/readyz", nil).want(t, 200, ""); !strings.Contains(a.body, `{"name":"queue","ok":false,"reason":"no broker"}`) {
 		t.Errorf("readyz: %s", a.body)
 	}
 	broken = errors.New("on fire")

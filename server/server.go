@@ -90,7 +90,7 @@ type Server struct {
 	draining atomic.Bool
 }
 
-// New makes a front for uploads.
+// New makes a front for uploads; nil for a process that only has a Management.
 func New(uploads Uploads, opt Options) *Server {
 	s := &Server{uploads: uploads, opt: opt.withDefaults()}
 	s.metrics = newMetrics(s.opt.Metrics)
