@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -27,46 +28,52 @@ import (
 // EnvPrefix begins every environment variable: the setting "token_file" is GANTRY_TOKEN_FILE.
 const EnvPrefix = "GANTRY_"
 
-// Config is all settings of `gantry serve`. A field's `koanf` tag is its name in the file, upper case
+// Config is all settings of `gantry serve` and `gantry transfer`. A field's `koanf` tag is its name in the file, upper case
 // with EnvPrefix in the environment, and with dashes as a flag; `help` says what it does.
 type Config struct {
-	Listen       string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
-	Management   string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
-	Data         string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
-	TokenFile    string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
-	MaxSize      Bytes         `koanf:"max_size" help:"the largest file taken"`
-	MaxOpen      int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
-	Durability   string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
-	MinFree      Bytes         `koanf:"min_free" help:"no new uploads when less than this is free on the disk"`
-	UploadTTL    time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
-	DeleteGrace  time.Duration `koanf:"delete_grace" help:"how long content that no file refers to is kept"`
-	StagingGrace time.Duration `koanf:"staging_grace" help:"how long the staging copy is kept after the store's was verified"`
-	DedupScope   string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
-	Workers      int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
-	MinRate      Bytes         `koanf:"min_rate" help:"bytes per second that a request's body must keep up"`
-	Drain        time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
-	LogLevel     string        `koanf:"log_level" help:"debug, info, warn or error"`
-	LogFormat    string        `koanf:"log_format" help:"text or json"`
+	Listen             string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
+	Management         string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
+	Data               string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
+	TokenFile          string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
+	MaxSize            Bytes         `koanf:"max_size" help:"the largest file taken"`
+	MaxOpen            int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
+	Durability         string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
+	MinFree            Bytes         `koanf:"min_free" help:"no new uploads when less than this is free on the disk"`
+	UploadTTL          time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
+	DeleteGrace        time.Duration `koanf:"delete_grace" help:"how long content that no file refers to is kept"`
+	StagingGrace       time.Duration `koanf:"staging_grace" help:"how long the staging copy is kept after the store's was verified"`
+	DedupScope         string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
+	Workers            int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
+	Lease              time.Duration `koanf:"transfer_lease" help:"a transfer whose worker is not heard of for so long is given to another"`
+	Queue              URL           `koanf:"queue" help:"RabbitMQ broker, as amqp://user:password@host:5672/vhost; none: the queue is in the process"`
+	TransferProcess    bool          `koanf:"transfer_process" help:"leave transfers to gantry transfer, a process of its own on the same data; needs a queue"`
+	TransferManagement string        `koanf:"transfer_management" help:"management address of gantry transfer; keep it private"`
+	MinRate            Bytes         `koanf:"min_rate" help:"bytes per second that a request's body must keep up"`
+	Drain              time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
+	LogLevel           string        `koanf:"log_level" help:"debug, info, warn or error"`
+	LogFormat          string        `koanf:"log_format" help:"text or json"`
 }
 
 // Default is what holds where nothing else is said.
 func Default() Config {
 	return Config{
-		Listen:       "127.0.0.1:8080",
-		Management:   "127.0.0.1:8081",
-		Data:         "data",
-		MaxSize:      1 << 40,
-		MaxOpen:      100_000,
-		Durability:   "complete",
-		MinFree:      1 << 30,
-		UploadTTL:    7 * 24 * time.Hour,
-		DeleteGrace:  time.Hour,
-		StagingGrace: 10 * time.Minute,
-		DedupScope:   "user",
-		MinRate:      1 << 10,
-		Drain:        30 * time.Second,
-		LogLevel:     "info",
-		LogFormat:    "text",
+		Listen:             "127.0.0.1:8080",
+		Management:         "127.0.0.1:8081",
+		Data:               "data",
+		MaxSize:            1 << 40,
+		MaxOpen:            100_000,
+		Durability:         "complete",
+		MinFree:            1 << 30,
+		UploadTTL:          7 * 24 * time.Hour,
+		DeleteGrace:        time.Hour,
+		StagingGrace:       10 * time.Minute,
+		DedupScope:         "user",
+		Lease:              time.Minute,
+		TransferManagement: "127.0.0.1:8082",
+		MinRate:            1 << 10,
+		Drain:              30 * time.Second,
+		LogLevel:           "info",
+		LogFormat:          "text",
 	}
 }
 
@@ -113,6 +120,9 @@ func AddFlags(flags *pflag.FlagSet) {
 	flags.String("config", "", "YAML file with settings (GANTRY_CONFIG)")
 	for _, s := range Settings() {
 		flags.String(s.Flag, s.Default, s.Help+" ("+s.Env+")")
+		if s.Default == "false" { // a switch: without a value it is on
+			flags.Lookup(s.Flag).NoOptDefVal = "true"
+		}
 	}
 }
 
@@ -224,8 +234,16 @@ func (c *Config) Validate() error {
 		refuse("listen: %s can be reached from other machines, and anybody there could read and write files. "+
 			"Make a token (for example: openssl rand -hex 32 > token; chmod 600 token) and name it with --token-file, or listen on 127.0.0.1", c.Listen)
 	}
-	if isAddress("management", c.Management) && !Loopback(c.Management) {
-		refuse("management: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", c.Management)
+	for _, private := range []struct{ name, address string }{{"management", c.Management}, {"transfer_management", c.TransferManagement}} {
+		if isAddress(private.name, private.address) && !Loopback(private.address) {
+			refuse("%s: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", private.name, private.address)
+		}
+	}
+	if c.Queue != "" && !c.Queue.isBroker() {
+		refuse("queue: this is not an address like amqp://user:password@host:5672/vhost")
+	}
+	if c.TransferProcess && c.Queue == "" {
+		refuse("transfer_process: another process can only be told of transfers by a queue. Set queue to the address of a RabbitMQ broker")
 	}
 	oneOf := func(name, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
@@ -239,7 +257,7 @@ func (c *Config) Validate() error {
 	for _, period := range []struct {
 		name  string
 		value time.Duration
-	}{{"upload_ttl", c.UploadTTL}, {"delete_grace", c.DeleteGrace}, {"staging_grace", c.StagingGrace}, {"drain", c.Drain}} {
+	}{{"upload_ttl", c.UploadTTL}, {"delete_grace", c.DeleteGrace}, {"staging_grace", c.StagingGrace}, {"transfer_lease", c.Lease}, {"drain", c.Drain}} {
 		if period.value <= 0 {
 			refuse("%s: %s is not a positive time", period.name, period.value)
 		}
@@ -286,6 +304,28 @@ func (c *Config) Token() (Secret, error) {
 		return "", fmt.Errorf("token_file: the token in %s is shorter than %d characters; make one with: openssl rand -hex 32", c.TokenFile, minToken)
 	}
 	return Secret(token), nil
+}
+
+// URL is the address of a service. A password in it is never printed or logged; string(u) has it.
+type URL string
+
+func (u URL) String() string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return "[redacted]"
+	}
+	return parsed.Redacted()
+}
+
+// Format prints it without the password whatever the verb.
+func (u URL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
+
+// MarshalText keeps the password out of JSON and logs.
+func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+func (u URL) isBroker() bool {
+	parsed, err := url.Parse(string(u))
+	return err == nil && (parsed.Scheme == "amqp" || parsed.Scheme == "amqps") && parsed.Hostname() != ""
 }
 
 // Secret is text that is never printed or logged.

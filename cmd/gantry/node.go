@@ -22,26 +22,36 @@ import (
 	"gantry/store"
 	"gantry/store/local"
 	"gantry/transfer"
-	queue "gantry/transfer/queue/memory"
 	"gantry/upload"
 )
 
-// databaseName is the database's file in the data directory.
-const databaseName = "gantry.db"
+// Files in the data directory.
+const (
+	databaseName = "gantry.db"
+	nodeName     = "node" // has the node's id
+)
 
 // localStore is the name of the store that every node has: a directory beside its staging.
 const localStore = "local"
 
+// The locks of a data directory: one process receives uploads, and one, which may be another, does the
+// transfers. Two of either would delete each other's files.
+const (
+	nodeLock     = "lock"
+	transferLock = "lock.transfer"
+)
+
 // node is the parts of one node over its data directory, wired together. The directory is locked.
 type node struct {
 	id      string
-	lock    *vfs.DirLock
+	locks   []*vfs.DirLock
 	db      *sqldb.DB
 	staging *disk.Staging
 	stores  map[string]store.Store
+	queue   *wakeup
 	ingest  *ingest.Service
 	relay   *transfer.Relay
-	worker  *transfer.Worker
+	worker  *transfer.Worker // nil: a process of its own does the transfers
 }
 
 // openNode makes or opens a data directory. A directory that another process uses is an error.
@@ -57,8 +67,13 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.lock, err = vfs.LockDir(c.Data, "lock"); err != nil {
+	if err := n.takeLock(c.Data, nodeLock); err != nil {
 		return nil, err
+	}
+	if !c.TransferProcess {
+		if err := n.takeLock(c.Data, transferLock); err != nil {
+			return nil, fmt.Errorf("another process does the transfers of this node: %w", err)
+		}
 	}
 	if n.id, err = nodeID(c.Data); err != nil {
 		return nil, err
@@ -82,23 +97,16 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	storeFS, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
-	if err != nil {
+	if n.stores, err = openStores(c); err != nil {
 		return nil, err
 	}
-	localDir, err := local.Open(storeFS)
-	if err != nil {
+	if n.queue, err = openQueue(ctx, c, true, !c.TransferProcess, reg, log); err != nil {
 		return nil, err
 	}
-	n.stores = map[string]store.Store{localStore: localDir}
-	q := queue.New()
-	n.relay = transfer.NewRelay(transfer.RelayOptions{Node: n.id, Log: log}, transfer.RelayDeps{Outbox: n.db, Queue: q})
-	n.worker = transfer.NewWorker(transfer.Options{Node: n.id, Workers: c.Workers, Log: log}, transfer.Deps{
-		Outbox:  n.db,
-		Staging: n.staging,
-		Stores:  n.stores,
-		Queue:   q,
-	})
+	n.relay = transfer.NewRelay(transfer.RelayOptions{Node: n.id, Log: log}, transfer.RelayDeps{Outbox: n.db, Queue: n.queue.publisher})
+	if !c.TransferProcess {
+		n.worker = newWorker(c, n.id, n.db, n.staging, n.stores, n.queue, log)
+	}
 	n.ingest = ingest.New(ingest.Options{
 		Node:        n.id,
 		MaxSize:     int64(c.MaxSize),
@@ -120,6 +128,32 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	return n, nil
 }
 
+func (n *node) takeLock(data, name string) error {
+	lock, err := vfs.LockDir(data, name)
+	if err == nil {
+		n.locks = append(n.locks, lock)
+	}
+	return err
+}
+
+func openStores(c *config.Config) (map[string]store.Store, error) {
+	tree, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
+	if err != nil {
+		return nil, err
+	}
+	dir, err := local.Open(tree)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]store.Store{localStore: dir}, nil
+}
+
+func newWorker(c *config.Config, node string, db meta.Outbox, staging transfer.Staging, stores map[string]store.Store, q *wakeup, log *slog.Logger) *transfer.Worker {
+	return transfer.NewWorker(transfer.Options{Node: node, Workers: c.Workers, LeaseTTL: c.Lease, Log: log}, transfer.Deps{
+		Outbox: db, Staging: staging, Stores: stores, Queue: q.consumer,
+	})
+}
+
 // databaseOrNothing refuses a directory that has bytes and no database, as after half a restore. To a
 // new database they would all be garbage, and be deleted.
 func databaseOrNothing(data string) error {
@@ -135,24 +169,27 @@ func databaseOrNothing(data string) error {
 	return nil
 }
 
-// close ends everything in the opposite order; the database is last but for the lock.
+// close ends everything in the opposite order; the database is last but for the locks.
 func (n *node) close() error {
 	var errs []error
+	if n.queue != nil {
+		errs = append(errs, n.queue.close())
+	}
 	if n.staging != nil {
 		errs = append(errs, n.staging.Close())
 	}
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}
-	if n.lock != nil {
-		errs = append(errs, n.lock.Close())
+	for _, lock := range n.locks {
+		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // nodeID reads the node's name from its data directory, or gives it one at the first start.
 func nodeID(data string) (string, error) {
-	path := filepath.Join(data, "node")
+	path := filepath.Join(data, nodeName)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		id := upload.NewNodeID()
