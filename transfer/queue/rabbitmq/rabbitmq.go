@@ -31,7 +31,7 @@ type Options struct {
 	Prefix string // of the names of all queues; default "gantry.transfer"
 
 	MinBackoff     time.Duration // before connecting again; default 100 ms
-	MaxBackoff     time.Duration // between any two attempts; default 10 s
+	MaxBackoff     time.Duration // between any two attempts; default 5 s
 	ConnectTimeout time.Duration // of one attempt; default 10 s
 	ConfirmTimeout time.Duration // for the broker to confirm what was published; default 30 s
 	Heartbeat      time.Duration // a broker that is not heard of for about twice this is taken for dead; default 10 s
@@ -48,7 +48,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Prefix = cmp.Or(o.Prefix, "gantry.transfer")
 	o.MinBackoff = cmp.Or(o.MinBackoff, 100*time.Millisecond)
-	o.MaxBackoff = cmp.Or(o.MaxBackoff, 10*time.Second)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, 5*time.Second)
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 10*time.Second)
 	o.ConfirmTimeout = cmp.Or(o.ConfirmTimeout, 30*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
