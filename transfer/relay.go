@@ -100,6 +100,11 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) publishDue(ctx context.Context) error {
 	for {
 		if len(r.taken) == 0 {
+			// Ids are taken when they can be published: those that die with the process in between wait
+			// for RelayOptions.Republish.
+			if err := r.Queue.Publish(ctx, r.opt.Node); err != nil {
+				return err
+			}
 			ids, err := r.Outbox.TakeDue(ctx, r.opt.Node, r.Now(), r.opt.Republish, relayBatch)
 			if err != nil {
 				return err

@@ -14,7 +14,7 @@ type Queue interface {
 type Publisher interface {
 	// Publish hands over ids, in this order. When it returns nil they are safe with the queue. It may
 	// wait for a queue that is away or has no room. After an error some of them may have been handed
-	// over: the caller publishes all again, after a while.
+	// over: the caller publishes all again, after a while. Without ids it only waits for the queue.
 	Publish(ctx context.Context, node string, transferIDs ...string) error
 }
 

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) queue.Queue, caps Caps) {
 		"SeveralConsumers":         s.severalConsumers,
 		"PublishKeepsContext":      s.publishKeepsContext,
 		"PublishedWhileHandled":    s.publishedWhileHandled,
+		"PublishNothing":           s.publishNothing,
 		"InOrder":                  s.inOrder,
 		"AckedIsNotDeliveredAgain": s.ackedIsNotDeliveredAgain,
 		"AckFreesNoWorker":         s.ackFreesNoWorker,
@@ -117,7 +118,7 @@ func (c consumer) waitFor(t *testing.T, ids []string, limit time.Duration) {
 func publish(t *testing.T, q queue.Publisher, node string, ids ...string) {
 	t.Helper()
 	if err := q.Publish(t.Context(), node, ids...); err != nil {
-		t.Fatalf("Publish(%q …): %v", ids[0], err)
+		t.Fatalf("Publish of %d ids: %v", len(ids), err)
 	}
 }
 
@@ -312,6 +313,14 @@ func (s suite) publishedWhileHandled(t *testing.T) {
 	for range 2 {
 		c.wait(t, patience)
 	}
+}
+
+// Without ids Publish waits for the queue, which is there.
+func (s suite) publishNothing(t *testing.T) {
+	q := s.open(t)
+	publish(t, q, nodeA)
+	publish(t, q, nodeA, "one")
+	consume(t, q, nodeA, 1, nil).waitFor(t, []string{"one"}, patience)
 }
 
 // One worker gets what one relay publishes in that order: a backlog is worked off oldest first.

@@ -141,6 +141,9 @@ func (p *Publisher) Publish(ctx context.Context, node string, transferIDs ...str
 	case <-ctx.Done():
 		return upload.Wrap(upload.Canceled, op, "", ctx.Err())
 	}
+	if len(transferIDs) == 0 {
+		return unavailable(op, p.publish(ctx, node, &n, nil))
+	}
 	for batch := range slices.Chunk(transferIDs, maxBatch) {
 		if err := p.publish(ctx, node, &n, batch); err != nil {
 			return unavailable(op, err)
@@ -172,7 +175,7 @@ func (p *Publisher) over(ctx context.Context, s *session, node string, n *names,
 	if late := s.drain(); late > 0 {
 		p.opt.Log.Warn("the broker returned messages later than expected; they are published again when they are due", "count", late)
 	}
-	if err := s.declare(node, n); err != nil {
+	if err := s.declare(node, n); err != nil || len(ids) == 0 {
 		return err
 	}
 	messages := make([]amqp.Publishing, len(ids))
