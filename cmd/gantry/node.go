@@ -103,7 +103,9 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if n.queue, err = openQueue(ctx, c, true, !c.TransferProcess, reg, log); err != nil {
 		return nil, err
 	}
-	n.relay = transfer.NewRelay(transfer.RelayOptions{Node: n.id, Log: log}, transfer.RelayDeps{Outbox: n.db, Queue: n.queue.publisher})
+	n.relay = transfer.NewRelay(transfer.RelayOptions{Node: n.id, Republish: c.Lease, Log: log}, transfer.RelayDeps{
+		Outbox: n.db, Queue: n.queue.publisher,
+	})
 	if !c.TransferProcess {
 		n.worker = newWorker(c, n.id, n.db, n.staging, n.stores, n.queue, log)
 	}
