@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
 	"gantry/internal/testenv"
 )
 
@@ -58,50 +56,20 @@ func newBrokerServer(t *testing.T, broker string) *server {
 	return s
 }
 
-// forgetQueues deletes the queues of a server at the end of the test.
-func forgetQueues(t *testing.T, s *server, broker string) {
-	t.Helper()
-	t.Cleanup(func() {
-		node, err := os.ReadFile(filepath.Join(s.data, "node"))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		conn, err := amqp.Dial(broker)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		ch, err := conn.Channel()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		for _, suffix := range []string{"", ".later"} {
-			if _, err := ch.QueueDelete("gantry.transfer."+strings.TrimSpace(string(node))+suffix, false, false, false); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-}
-
 // TestTransferProcess kills the process that does the transfers at random moments, stops it past its
 // lease, ends it, and kills the broker and the server, while files are uploaded. In the end every blob
 // has one object, and the doctor finds nothing.
 func TestTransferProcess(t *testing.T) {
-	broker := testenv.Address(t, testenv.RabbitMQ)
+	broker := testenv.StartPrivate(t, testenv.RabbitMQ)
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("go test ./e2e -run TestTransferProcess -seed %d", *seed)
 	rnd := rand.New(rand.NewPCG(*seed, 7))
-	s := newBrokerServer(t, broker)
+	s := newBrokerServer(t, broker.Address)
 	s.start()
-	forgetQueues(t, s, broker)
 	worker := newTransfers(s)
 	worker.start()
-	t.Cleanup(func() { testenv.Control(t, "start", testenv.RabbitMQ) })
 
 	const files = 60
 	ctx, cancel := context.WithCancel(t.Context())
@@ -122,9 +90,9 @@ func TestTransferProcess(t *testing.T) {
 		nap(150 * time.Millisecond)
 		switch {
 		case round%12 == 5:
-			testenv.Control(t, "kill", testenv.RabbitMQ)
+			broker.Do("kill")
 			nap(time.Second)
-			testenv.Control(t, "start", testenv.RabbitMQ)
+			broker.Do("start")
 		case round%6 == 3:
 			worker.signal(syscall.SIGSTOP)
 			time.Sleep(leaseTTL + 200*time.Millisecond)
@@ -178,15 +146,13 @@ func (s *server) waitStored(file string) {
 // TestTransferProcessHealth: the broker's absence is no reason to send uploads elsewhere, and one to call
 // the process that does the transfers not ready. It is told by both, with the password by neither.
 func TestTransferProcessHealth(t *testing.T) {
-	broker := testenv.Address(t, testenv.RabbitMQ)
-	s := newBrokerServer(t, broker)
+	broker := testenv.StartPrivate(t, testenv.RabbitMQ)
+	s := newBrokerServer(t, broker.Address)
 	serverAt := s.manages()
 	s.start()
-	forgetQueues(t, s, broker)
 	worker := newTransfers(s)
 	workerAt := worker.manages()
 	worker.start()
-	t.Cleanup(func() { testenv.Control(t, "start", testenv.RabbitMQ) })
 	get := func(address, path string) (int, string) {
 		resp, err := http.Get(address + path)
 		if err != nil {
@@ -215,7 +181,7 @@ func TestTransferProcessHealth(t *testing.T) {
 	ready(workerAt(), 200, "queue-consumer", true)
 	ready(workerAt(), 200, "database", true)
 	ready(workerAt(), 200, "store-local", true)
-	testenv.Control(t, "kill", testenv.RabbitMQ)
+	broker.Do("kill")
 	ready(serverAt(), 200, "queue-publisher", false)
 	ready(workerAt(), 503, "queue-consumer", false)
 
@@ -227,7 +193,7 @@ func TestTransferProcessHealth(t *testing.T) {
 	}
 	var file struct{ ID string }
 	a.decode(t, &file)
-	testenv.Control(t, "start", testenv.RabbitMQ)
+	broker.Do("start")
 	s.waitStored(file.ID)
 	ready(serverAt(), 200, "queue-publisher", true)
 	ready(workerAt(), 200, "queue-consumer", true)
@@ -241,7 +207,7 @@ func TestTransferProcessHealth(t *testing.T) {
 	if code, _ := get(workerAt(), "/debug/pprof/cmdline"); code != 200 {
 		t.Errorf("profiles of the transfer process: %d", code)
 	}
-	password := strings.SplitN(strings.SplitN(broker, "@", 2)[0], ":", 3)[2]
+	password := strings.SplitN(strings.SplitN(broker.Address, "@", 2)[0], ":", 3)[2]
 	for _, p := range []*process{s.process, worker} {
 		if strings.Contains(p.logTail(), password) {
 			t.Errorf("gantry %s has logged the broker's password", p.args[0])
