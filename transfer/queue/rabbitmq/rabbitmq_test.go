@@ -455,6 +455,27 @@ func TestHeldMessagesAreDropped(t *testing.T) {
 	eventually(t, "an empty queue", func() bool { return b.waiting(opt.Prefix+"."+node) == 0 })
 }
 
+// A consumer takes no more than its workers can look at: the rest is for others.
+func TestPrefetch(t *testing.T) {
+	t.Parallel()
+	opt := testOptions(t)
+	p := openPublisher(t, opt)
+	b := dialBroker(t, opt.URL)
+	publish(t, p, numbered(50)...)
+	working := make(chan struct{}, 50)
+	consume(t, opt, 2, func(ctx context.Context, _ string, _ func()) error {
+		working <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	<-working
+	<-working
+	time.Sleep(200 * time.Millisecond)
+	if n := b.waiting(opt.Prefix + "." + node); n < 46 { // of ready ones; counts lag behind
+		t.Errorf("of 50 messages %d were left to others by 2 workers", n)
+	}
+}
+
 // What the worker had not yet looked at when it was stopped is for the next one.
 func TestStopGivesMessagesBack(t *testing.T) {
 	t.Parallel()
