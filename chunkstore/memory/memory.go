@@ -11,16 +11,10 @@ import (
 	"gantry/upload"
 )
 
-// Bounds on what one owner can make this package keep.
-const (
-	maxChallenges = 1000 // open ones; the oldest goes first
-	maxFailures   = 100  // more are counted as so many
-)
-
 // View is a chunkstore.View in memory. It is made by New and safe for concurrent use.
 type View struct {
 	mu         sync.Mutex
-	uploads    map[string]entry // by id
+	uploads    map[string]upload.Upload // by id
 	owners     map[string]*listing
 	keys       map[ownerKey]string // id by Idempotency-Key
 	challenges map[string]upload.Challenge
@@ -30,8 +24,6 @@ type View struct {
 }
 
 var _ chunkstore.View = (*View)(nil)
-
-type entry struct{ owner, key string }
 
 type ownerKey struct{ owner, key string }
 
@@ -45,61 +37,94 @@ type listing struct {
 // New returns an empty view.
 func New() *View {
 	return &View{
-		uploads: map[string]entry{}, owners: map[string]*listing{}, keys: map[ownerKey]string{},
+		uploads: map[string]upload.Upload{}, owners: map[string]*listing{}, keys: map[ownerKey]string{},
 		challenges: map[string]upload.Challenge{}, asked: map[string][]string{}, failures: map[string][]time.Time{},
 	}
 }
 
-// Put is part of chunkstore.View.
-func (v *View) Put(_ context.Context, spec upload.Spec) error {
+// Begin is part of chunkstore.View. Nothing expires here: the janitor removes what has.
+func (v *View) Begin(_ context.Context, spec *upload.Spec, _ time.Duration) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.remove(spec.ID)
-	v.uploads[spec.ID] = entry{spec.Owner, spec.Key}
-	list := v.owners[spec.Owner]
+	if holder := v.keys[ownerKey{spec.Owner, spec.Key}]; holder != "" && holder != spec.ID {
+		return upload.Errorf(upload.Conflict, "chunkstore.Begin", holder, "The Idempotency-Key stands for another upload.")
+	}
+	v.put(upload.Upload{Spec: *spec, Size: spec.Size, UpdatedAt: spec.CreatedAt})
+	return nil
+}
+
+// Put is part of chunkstore.View.
+func (v *View) Put(_ context.Context, id string, truth chunkstore.Truth) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	// Asked for while the view is locked: what is older cannot come later.
+	u, _, err := truth(id)
+	if err == nil {
+		v.put(u)
+	}
+	return err
+}
+
+// Mark is part of chunkstore.View. Here it is as cheap to take everything over.
+func (v *View) Mark(ctx context.Context, id string, _ int, truth chunkstore.Truth) error {
+	return v.Put(ctx, id, truth)
+}
+
+func (v *View) put(u upload.Upload) {
+	_, known := v.uploads[u.ID]
+	v.uploads[u.ID] = u
+	if known {
+		return
+	}
+	list := v.owners[u.Owner]
 	if list == nil {
 		list = &listing{}
-		v.owners[spec.Owner] = list
+		v.owners[u.Owner] = list
 	}
 	list.count++
-	list.fresh = append(list.fresh, spec.ID)
-	if spec.Key != "" {
-		v.keys[ownerKey{spec.Owner, spec.Key}] = spec.ID
+	list.fresh = append(list.fresh, u.ID)
+	if key := (ownerKey{u.Owner, u.Key}); u.Key != "" && v.keys[key] == "" {
+		v.keys[key] = u.ID
 	}
-	return nil
 }
 
 // Remove is part of chunkstore.View.
-func (v *View) Remove(_ context.Context, id string) error {
+func (v *View) Remove(_ context.Context, spec *upload.Spec) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.remove(id)
-	return nil
-}
-
-func (v *View) remove(id string) {
-	e, ok := v.uploads[id]
-	if !ok {
-		return
+	if _, ok := v.uploads[spec.ID]; !ok {
+		return nil
 	}
-	delete(v.uploads, id)
-	if key := ownerKey(e); v.keys[key] == id {
+	delete(v.uploads, spec.ID)
+	if key := (ownerKey{spec.Owner, spec.Key}); v.keys[key] == spec.ID {
 		delete(v.keys, key)
 	}
-	list := v.owners[e.owner]
+	list := v.owners[spec.Owner]
 	if list.count--; list.count == 0 {
-		delete(v.owners, e.owner)
-		return
+		delete(v.owners, spec.Owner)
+		return nil
 	}
 	// Ids that are gone are left in the lists until they are the greater part.
 	if len(list.sorted)+len(list.fresh) > 2*list.count+64 {
-		list.tidy(v.alive(e.owner))
+		list.tidy(v.alive(spec.Owner))
 	}
+	return nil
+}
+
+// Get is part of chunkstore.View.
+func (v *View) Get(_ context.Context, id string) (upload.Upload, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	u, ok := v.uploads[id]
+	if !ok {
+		return upload.Upload{}, upload.Errorf(upload.NotFound, "chunkstore.Get", id, "There is no such upload.")
+	}
+	return u, nil // its chunk set is never changed, only replaced
 }
 
 // alive reports whether an id in owner's listing is still an upload of his.
 func (v *View) alive(owner string) func(id string) bool {
-	return func(id string) bool { e, ok := v.uploads[id]; return ok && e.owner == owner }
+	return func(id string) bool { u, ok := v.uploads[id]; return ok && u.Owner == owner }
 }
 
 // tidy brings the listing in order.
@@ -122,7 +147,7 @@ func (l *listing) tidy(alive func(id string) bool) {
 }
 
 // List is part of chunkstore.View.
-func (v *View) List(_ context.Context, owner, after string, limit int) ([]string, error) {
+func (v *View) List(_ context.Context, owner, after string, limit int) ([]upload.Upload, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	list := v.owners[owner]
@@ -133,19 +158,19 @@ func (v *View) List(_ context.Context, owner, after string, limit int) ([]string
 	if len(list.fresh) > 0 {
 		list.tidy(alive)
 	}
-	from, found := slices.BinarySearch(list.sorted, after)
-	if found {
+	from, there := slices.BinarySearch(list.sorted, after)
+	if there {
 		from++
 	}
-	var ids []string
+	var found []upload.Upload
 	for _, id := range list.sorted[from:] {
 		if alive(id) {
-			if ids = append(ids, id); len(ids) == limit {
+			if found = append(found, v.uploads[id]); len(found) == limit {
 				break
 			}
 		}
 	}
-	return ids, nil
+	return found, nil
 }
 
 // ByKey is part of chunkstore.View.
@@ -165,7 +190,7 @@ func (v *View) PutChallenge(_ context.Context, c upload.Challenge) error {
 	v.sweep(c.ExpiresAt.Add(-upload.ChallengeTTL))
 	v.challenges[c.ID] = c
 	asked := append(v.asked[c.Owner], c.ID)
-	if len(asked) > maxChallenges {
+	if len(asked) > chunkstore.MaxChallenges {
 		delete(v.challenges, asked[0])
 		asked = asked[1:]
 	}
@@ -191,7 +216,7 @@ func (v *View) CountFailure(_ context.Context, who string, now time.Time) (int, 
 	defer v.mu.Unlock()
 	v.sweep(now)
 	times := append(recent(v.failures[who], now), now)
-	if len(times) > maxFailures {
+	if len(times) > chunkstore.MaxFailures {
 		times = times[1:]
 	}
 	v.failures[who] = times
@@ -240,3 +265,6 @@ func (v *View) sweep(now time.Time) {
 		}
 	}
 }
+
+// Watch is part of chunkstore.View. What is in memory is not lost while the process lives.
+func (v *View) Watch(ctx context.Context, _ func(ctx context.Context) error) { <-ctx.Done() }

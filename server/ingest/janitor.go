@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"gantry/meta"
@@ -25,7 +26,8 @@ func (s *Service) Recover(ctx context.Context) error {
 		answer, err := s.DB.Answer(ctx, u.ID)
 		switch {
 		case errors.Is(err, upload.NotFound):
-			err = s.View.Put(ctx, u.Spec)
+			s.putBack(ctx, u.ID)
+			err = nil
 		case err == nil && answer.State == upload.Complete && !answer.Instant:
 			err = s.Staging.Commit(ctx, u.ID)
 		case err == nil:
@@ -38,16 +40,36 @@ func (s *Service) Recover(ctx context.Context) error {
 	return upload.Wrap(upload.Unavailable, op, "", s.dropOrphanData(ctx))
 }
 
-// Run is the janitor: it looks once per Options.Janitor until ctx is done. What fails is logged and
-// tried again at the next round.
+// Run does the work beside the requests until ctx is done: the janitor's, and putting this node's uploads
+// back into a view that has lost them.
 func (s *Service) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { s.View.Watch(ctx, s.putAllBack) })
+	s.clean(ctx)
+	return nil
+}
+
+// putAllBack makes all open uploads of this node known anew.
+func (s *Service) putAllBack(ctx context.Context) error {
+	for u := range s.Staging.All() {
+		if err := s.View.Put(ctx, u.ID, s.truth); err != nil && !errors.Is(err, upload.NotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// clean is the janitor: it looks once per Options.Janitor until ctx is done. What fails is logged and
+// tried again at the next round.
+func (s *Service) clean(ctx context.Context) {
 	tick := time.NewTicker(s.opt.Janitor)
 	defer tick.Stop()
 	lastSweep := s.Now()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 		err := s.Clean(ctx)
