@@ -59,6 +59,7 @@ var libraries = []struct {
 	{"github.com/jmoiron/sqlx", "SQL is written in one place", []string{"meta/*"}},
 	{"github.com/pressly/goose", "SQL is written in one place", []string{"meta/*"}},
 	{"modernc.org/sqlite", "SQL is written in one place", []string{"meta/*", "bench"}},
+	{"github.com/gomodule/redigo", "Redis is spoken in one place", []string{"chunkstore/*"}},
 	{"github.com/knadh/koanf", "settings are read in one place", []string{"config"}},
 	{"github.com/rabbitmq/amqp091-go", "what a broker is like is known in one place", []string{"transfer/queue/rabbitmq"}},
 	{"github.com/spf13/cobra", "commands are defined in one place", []string{"cmd/*"}},
