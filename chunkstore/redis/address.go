@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gomodule/redigo/redis"
 )
@@ -85,7 +86,7 @@ func dial(ctx context.Context, u *url.URL, opt *Options) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw}
+	c := &conn{Conn: raw, made: time.Now()}
 	if err := c.greet(); err != nil {
 		_ = c.Close()
 		return nil, err

@@ -22,7 +22,8 @@ type conn struct {
 
 	time int64     // of the server, ms, when it was last heard of
 	seen time.Time // when that was
-	used time.Time // when the connection was last given back
+	made time.Time // when it was connected
+	odd  bool      // an upload was put to another server: this one may not be the master any more
 }
 
 // greet asks a new server who it is and how late.
@@ -220,6 +221,12 @@ func (p *pool) take() (*conn, bool) {
 }
 
 func (p *pool) give(c *conn) {
+	if c.odd && time.Since(c.made) > p.opt.Pause { // look who is the master by now
+		p.drain()
+		_ = c.Close()
+		return
+	}
+	c.odd = false
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, c)

@@ -167,5 +167,6 @@ func (c *conn) parse(values []any, now int64) (*seen, error) {
 	}
 	u.UpdatedAt, u.Received = time.UnixMicro(updated).UTC(), upload.ChunkSetFromBytes(chunks)
 	s.believed = server == c.server && now < fresh
+	c.odd = c.odd || server != c.server
 	return &s, nil
 }
