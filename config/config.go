@@ -45,6 +45,7 @@ type Config struct {
 	DedupScope         string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
 	Workers            int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
 	Lease              time.Duration `koanf:"transfer_lease" help:"a transfer of which nothing is heard for so long is announced again and given to another worker"`
+	Redis              Addresses     `koanf:"redis" help:"Redis that nodes share, as redis://:password@host:6379; several URLs: a Cluster; redis+sentinel://host:26379/master; none: one node alone"`
 	Queue              URL           `koanf:"queue" help:"RabbitMQ broker, as amqp://user:password@host:5672/vhost; none: the queue is in the process"`
 	TransferProcess    bool          `koanf:"transfer_process" help:"leave transfers to gantry transfer, a process of its own on the same data; needs a queue"`
 	TransferManagement string        `koanf:"transfer_management" help:"management address of gantry transfer; keep it private"`

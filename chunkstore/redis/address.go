@@ -11,20 +11,14 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// CheckAddress says what is wrong with an address, nil if nothing is:
+// parse splits an address into URLs:
 //
 //	redis://[user][:password]@host:port[/database]      one server; rediss:// with TLS
 //	redis://host:port,redis://host:port                 several nodes of a Cluster, which name the others
 //	redis+sentinel://[:password]@host:port,host:port/name[/database]   the master that Sentinel calls so;
 //	                                                    rediss+sentinel:// with TLS
 //
-// ?sentinel_password= is for Sentinels that have one.
-func CheckAddress(address string) error {
-	_, err := parse(address)
-	return err
-}
-
-// parse splits an address into URLs. A comma is also between the hosts of one URL.
+// ?sentinel_password= is for Sentinels that have one. A comma is also between the hosts of one URL.
 func parse(address string) ([]*url.URL, error) {
 	var urls []*url.URL
 	for part := range strings.SplitSeq(address, ",") {

@@ -172,7 +172,7 @@ func TestAddresses(t *testing.T) {
 		"redis://h:1,h:2": "several hosts",
 		"h:1":             "",
 	} {
-		err := CheckAddress(address)
+		_, err := parse(address)
 		if address == "h:1" {
 			want = "none of redis"
 		}

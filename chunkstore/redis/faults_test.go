@@ -22,7 +22,7 @@ type pair struct {
 }
 
 // quick are settings with which faults are over soon.
-var quick = Options{Fresh: 500 * time.Millisecond, Timeout: 300 * time.Millisecond, Pause: 50 * time.Millisecond, Poll: 20 * time.Millisecond}
+var quick = Options{Fresh: 500 * time.Millisecond, Timeout: 200 * time.Millisecond, Pause: 200 * time.Millisecond, Poll: 20 * time.Millisecond}
 
 func newPair(t testing.TB, owner, reader string) *pair {
 	t.Helper()

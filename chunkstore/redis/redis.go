@@ -77,7 +77,7 @@ type View struct {
 
 var _ chunkstore.View = (*View)(nil)
 
-// New returns a view in the Redis at the address given; see ParseAddress. It connects when it has
+// New returns a view in the Redis at the address given; see docs/operations.md. It connects when it has
 // something to say.
 func New(address string, opt Options) (*View, error) {
 	opt = opt.withDefaults()

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gantry/chunkstore/disk"
-	"gantry/chunkstore/memory"
+	"gantry/chunkstore/redis"
 	"gantry/config"
 	"gantry/internal/vfs"
 	"gantry/meta"
@@ -49,6 +49,7 @@ type node struct {
 	staging *disk.Staging
 	stores  map[string]store.Store
 	queue   *wakeup
+	redis   *redis.View // nil: none
 	ingest  *ingest.Service
 	relay   *transfer.Relay
 	worker  *transfer.Worker // nil: a process of its own does the transfers
@@ -109,6 +110,10 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if !c.TransferProcess {
 		n.worker = newWorker(c, n.id, n.db, n.staging, n.stores, n.queue, log)
 	}
+	view, err := n.openView(c, reg, log)
+	if err != nil {
+		return nil, err
+	}
 	n.ingest = ingest.New(ingest.Options{
 		Node:        n.id,
 		MaxSize:     int64(c.MaxSize),
@@ -120,7 +125,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		Store:       localStore,
 	}, ingest.Deps{
 		Staging: n.staging,
-		View:    memory.New(),
+		View:    view,
 		DB:      n.db,
 		Stores:  n.stores,
 		Wake:    n.relay.Wake,
@@ -176,6 +181,9 @@ func (n *node) close() error {
 	var errs []error
 	if n.queue != nil {
 		errs = append(errs, n.queue.close())
+	}
+	if n.redis != nil {
+		errs = append(errs, n.redis.Close())
 	}
 	if n.staging != nil {
 		errs = append(errs, n.staging.Close())

@@ -134,5 +134,5 @@ func (n *node) checks() []server.Check {
 		check.Advisory = true // uploads go on; their transfers wait
 		checks = append(checks, check)
 	}
-	return checks
+	return append(checks, n.viewChecks()...)
 }
