@@ -14,7 +14,7 @@ import (
 // View is a chunkstore.View in memory. It is made by New and safe for concurrent use.
 type View struct {
 	mu         sync.Mutex
-	uploads    map[string]upload.Upload // by id
+	uploads    map[string]entry // by id
 	owners     map[string]*listing
 	keys       map[ownerKey]string // id by Idempotency-Key
 	challenges map[string]upload.Challenge
@@ -24,6 +24,24 @@ type View struct {
 }
 
 var _ chunkstore.View = (*View)(nil)
+
+// entry is an upload as it was when it was put, and whom to ask how it stands.
+type entry struct {
+	upload upload.Upload
+	truth  chunkstore.Truth // nil: nothing has come in yet
+}
+
+// now is the upload as it stands; as it was if it has just ended.
+func (e entry) now() (upload.Upload, error) {
+	if e.truth == nil {
+		return e.upload, nil
+	}
+	u, _, err := e.truth(e.upload.ID)
+	if err != nil {
+		return e.upload, err
+	}
+	return u, nil
+}
 
 type ownerKey struct{ owner, key string }
 
@@ -37,7 +55,7 @@ type listing struct {
 // New returns an empty view.
 func New() *View {
 	return &View{
-		uploads: map[string]upload.Upload{}, owners: map[string]*listing{}, keys: map[ownerKey]string{},
+		uploads: map[string]entry{}, owners: map[string]*listing{}, keys: map[ownerKey]string{},
 		challenges: map[string]upload.Challenge{}, asked: map[string][]string{}, failures: map[string][]time.Time{},
 	}
 }
@@ -49,7 +67,7 @@ func (v *View) Begin(_ context.Context, spec *upload.Spec, _ time.Duration) erro
 	if holder := v.keys[ownerKey{spec.Owner, spec.Key}]; holder != "" && holder != spec.ID {
 		return upload.Errorf(upload.Conflict, "chunkstore.Begin", holder, "The Idempotency-Key stands for another upload.")
 	}
-	v.put(upload.Upload{Spec: *spec, Size: spec.Size, UpdatedAt: spec.CreatedAt})
+	v.put(entry{upload: upload.Upload{Spec: *spec, Size: spec.Size, UpdatedAt: spec.CreatedAt}})
 	return nil
 }
 
@@ -57,22 +75,30 @@ func (v *View) Begin(_ context.Context, spec *upload.Spec, _ time.Duration) erro
 func (v *View) Put(_ context.Context, id string, truth chunkstore.Truth) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	// Asked for while the view is locked: what is older cannot come later.
 	u, _, err := truth(id)
-	if err == nil {
-		v.put(u)
+	if err != nil {
+		return err
 	}
-	return err
+	u.Received = upload.ChunkSet{} // asked for when it is wanted
+	v.put(entry{u, truth})
+	return nil
 }
 
-// Mark is part of chunkstore.View. Here it is as cheap to take everything over.
+// Mark is part of chunkstore.View. Nothing is noted: the upload's node is this one and can be asked.
 func (v *View) Mark(ctx context.Context, id string, _ int, truth chunkstore.Truth) error {
+	v.mu.Lock()
+	known := v.uploads[id].truth != nil
+	v.mu.Unlock()
+	if known {
+		return nil
+	}
 	return v.Put(ctx, id, truth)
 }
 
-func (v *View) put(u upload.Upload) {
+func (v *View) put(e entry) {
+	u := &e.upload
 	_, known := v.uploads[u.ID]
-	v.uploads[u.ID] = u
+	v.uploads[u.ID] = e
 	if known {
 		return
 	}
@@ -114,17 +140,17 @@ func (v *View) Remove(_ context.Context, spec *upload.Spec) error {
 // Get is part of chunkstore.View.
 func (v *View) Get(_ context.Context, id string) (upload.Upload, error) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	u, ok := v.uploads[id]
+	e, ok := v.uploads[id]
+	v.mu.Unlock()
 	if !ok {
 		return upload.Upload{}, upload.Errorf(upload.NotFound, "chunkstore.Get", id, "There is no such upload.")
 	}
-	return u, nil // its chunk set is never changed, only replaced
+	return e.now()
 }
 
 // alive reports whether an id in owner's listing is still an upload of his.
 func (v *View) alive(owner string) func(id string) bool {
-	return func(id string) bool { u, ok := v.uploads[id]; return ok && u.Owner == owner }
+	return func(id string) bool { e, ok := v.uploads[id]; return ok && e.upload.Owner == owner }
 }
 
 // tidy brings the listing in order.
@@ -148,11 +174,20 @@ func (l *listing) tidy(alive func(id string) bool) {
 
 // List is part of chunkstore.View.
 func (v *View) List(_ context.Context, owner, after string, limit int) ([]upload.Upload, error) {
+	entries := v.list(owner, after, limit)
+	found := make([]upload.Upload, len(entries))
+	for i, e := range entries {
+		found[i], _ = e.now()
+	}
+	return found, nil
+}
+
+func (v *View) list(owner, after string, limit int) (found []entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	list := v.owners[owner]
 	if list == nil || limit <= 0 {
-		return nil, nil
+		return nil
 	}
 	alive := v.alive(owner)
 	if len(list.fresh) > 0 {
@@ -162,7 +197,6 @@ func (v *View) List(_ context.Context, owner, after string, limit int) ([]upload
 	if there {
 		from++
 	}
-	var found []upload.Upload
 	for _, id := range list.sorted[from:] {
 		if alive(id) {
 			if found = append(found, v.uploads[id]); len(found) == limit {
@@ -170,7 +204,7 @@ func (v *View) List(_ context.Context, owner, after string, limit int) ([]upload
 			}
 		}
 	}
-	return found, nil
+	return found
 }
 
 // ByKey is part of chunkstore.View.

@@ -193,3 +193,6 @@ func TestSlots(t *testing.T) {
 		}
 	}
 }
+
+// ttlOfTests is how long uploads live here.
+const ttlOfTests = time.Hour

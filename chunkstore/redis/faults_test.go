@@ -82,7 +82,7 @@ func TestFaults(t *testing.T) {
 		},
 		"stopped for a while": func(s *server, p *pair) {
 			s.signal(syscall.SIGSTOP)
-			for range 20 {
+			for range 5 {
 				p.ack()
 			}
 			s.signal(syscall.SIGCONT)
@@ -255,7 +255,7 @@ func TestFailoverLosesWrites(t *testing.T) {
 // A master that was made a replica takes no writes: its connections are given up.
 func TestDemoted(t *testing.T) {
 	t.Parallel()
-	first, second := startServer(t), startServer(t)
+	first, second := startServer(t, "--replica-read-only", "no"), startServer(t)
 	sentinel := startSentinel(t, first.addr)
 	opt := "redis+sentinel://" + sentinel.Addr().String() + "/gantry"
 	p := newPair(t, opt, opt)
@@ -263,6 +263,9 @@ func TestDemoted(t *testing.T) {
 	host, port, _ := splitAddress(second.addr)
 	if got := first.say("REPLICAOF " + host + " " + port); got != "+OK" {
 		t.Fatal(got)
+	}
+	for _, v := range []*View{p.owner, p.reader} {
+		v.servers.(single).drain()
 	}
 	p.ack() // Sentinel still names the first: it says itself that it is no master
 	if err := p.ack(); err == nil {
@@ -347,12 +350,30 @@ func TestRestartedOwner(t *testing.T) {
 	}
 }
 
+// A new process finds another server than the one that the process before it told.
+func TestRestartedOwnerElsewhere(t *testing.T) {
+	t.Parallel()
+	old, other := startServer(t), startServer(t)
+	p := newPair(t, old.url(), old.url())
+	p.ack()
+	opt := quick
+	opt.Prefix = p.owner.opt.Prefix
+	p.owner = newView(t, other.url(), opt)
+	p.owner.started = time.Now()
+	for range 3 {
+		if err := p.ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Nobody waits long, and not each chunk anew, for a Redis that is away.
 func TestFailsFast(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
+	proxy := startProxy(t, s.addr)
 	opt := Options{Timeout: 300 * time.Millisecond, Pause: time.Hour, Fresh: time.Millisecond}
-	v := newView(t, s.url(), opt)
+	v := newView(t, proxy.url(), opt)
 	o := chunkstoretest.NewOwner(10_000)
 	if err := v.Begin(t.Context(), o.Spec(), time.Hour); err != nil {
 		t.Fatal(err)
@@ -368,6 +389,7 @@ func TestFailsFast(t *testing.T) {
 		})
 	}
 	wg.Wait() // would take minutes, one by one
+	before := proxy.connections()
 	if v.servers.down() == nil || v.Ping(t.Context()) == nil {
 		t.Error("nothing seems to be wrong")
 	}
@@ -381,6 +403,9 @@ func TestFailsFast(t *testing.T) {
 		if err := call(); upload.KindOf(err) != upload.Unavailable {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if n := proxy.connections(); n != before {
+		t.Errorf("a server that had failed was asked %d times", n-before)
 	}
 }
 

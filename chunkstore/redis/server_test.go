@@ -216,6 +216,12 @@ func (p *proxy) release() {
 	}
 }
 
+func (p *proxy) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
+}
+
 func (p *proxy) trips() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -280,6 +280,9 @@ func (s *Service) PutChunk(ctx context.Context, owner, id string, index int, bod
 		if errors.Is(err, upload.NotFound) { // it ended while the chunk was under way
 			return upload.Errorf(upload.NotOpen, op, id, "The upload ended while the chunk was being sent. Look at its state.")
 		}
+		if errors.Is(err, upload.Unavailable) { // it may have been there, and turned out damaged
+			s.putBack(ctx, id)
+		}
 		return upload.Wrap(upload.Internal, op, id, err)
 	}
 	// No acknowledgement before the view has the chunk, or nobody reads the view (I7). One that ended
