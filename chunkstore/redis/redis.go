@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +70,9 @@ type View struct {
 	servers servers
 	metrics *metrics
 	started time.Time
-	missed  atomic.Bool // something could not be written: Redis may lack it
+	run     string       // of this process, to name its Puts
+	puts    atomic.Int64 // so far
+	missed  atomic.Bool  // something could not be written: Redis may lack it
 
 	mu   sync.Mutex
 	told map[string]*told // by upload; of this node's
@@ -85,7 +88,7 @@ func New(address string, opt Options) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &View{opt: opt, servers: s, started: time.Now(), told: map[string]*told{}}
+	v := &View{opt: opt, servers: s, started: time.Now(), run: upload.NewNodeID(), told: map[string]*told{}}
 	v.metrics = newMetrics(opt.Metrics, s)
 	return v, nil
 }
@@ -130,7 +133,7 @@ type told struct {
 	order sync.RWMutex
 
 	mu     sync.Mutex
-	seq    int64     // of the last Put: it grows, so that one that comes late does nothing
+	put    string    // names the last Put: what is sent for another one does nothing
 	server string    // that Put was to; "": none by this process
 	whole  bool      // as far as is known, that server has the upload whole
 	given  time.Time // when something was last sent there, to be believed for Options.Fresh from then on
@@ -260,7 +263,7 @@ func (v *View) mark(ctx context.Context, t *told, id string, index int, truth ch
 	t.order.RLock()
 	defer t.order.RUnlock()
 	t.mu.Lock()
-	whole, server, seq := t.whole, t.server, t.seq
+	whole, server, put := t.whole, t.server, t.put
 	t.mu.Unlock()
 	if !whole {
 		return errNotWhole
@@ -274,10 +277,10 @@ func (v *View) mark(ctx context.Context, t *told, id string, index int, truth ch
 		if c.server != server {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			v.lapse(t)
+			t.whole = false
 			return errNotWhole
 		}
-		done, err := c.mark(v.uploadKey(id), t.promise(c, v.opt.Fresh), seq, ttl, index, layout.Length(index), &u)
+		done, err := c.mark(v.uploadKey(id), put, t.promise(c, v.opt.Fresh), ttl, index, layout.Length(index), &u)
 		if err == nil && !done {
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -343,25 +346,17 @@ func (v *View) putTo(c *conn, t *told, u *upload.Upload, ttl time.Duration) (was
 	if t.server != c.server && t.server != "" {
 		v.lapse(t) // readers may still look at the other server
 	}
-	t.server = c.server
+	t.server, t.put = c.server, v.run+"."+strconv.FormatInt(v.puts.Add(1), 10)
+	put := t.put
 	t.mu.Unlock()
-	for {
-		t.mu.Lock()
-		t.seq = max(t.seq+1, v.started.UnixMicro())
-		seq := t.seq
-		t.mu.Unlock()
-		reply, err := c.put(v.uploadKey(u.ID), t.promise(c, v.opt.Fresh), seq, ttl, u)
-		if err != nil {
-			return "", err
-		}
-		t.mu.Lock()
-		t.seq = max(seq, reply.later) // later: by a process whose clock was ahead
-		t.whole = reply.later == 0
-		t.mu.Unlock()
-		if reply.later == 0 {
-			return reply.server, nil
-		}
+	was, err = c.put(v.uploadKey(u.ID), put, t.promise(c, v.opt.Fresh), ttl, u)
+	if err != nil {
+		return "", err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.whole = true
+	return was, nil
 }
 
 func later(a, b time.Time) time.Time {

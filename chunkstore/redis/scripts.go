@@ -3,7 +3,6 @@ package redis
 import (
 	"encoding/json"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -12,16 +11,16 @@ import (
 )
 
 // An upload is one hash, so that it is there whole or not at all, whatever is evicted or expires. Its
-// fields: spec (JSON), seq, server and fresh (until when readers believe it, in that server's time, ms),
+// fields: spec (JSON), put (which Put this is from), server and fresh (until when readers believe it, in that server's time, ms),
 // size, bytes, hashed, updated (Unix µs), and chunks (the bitmap). Lua's numbers are not written back:
 // it would round them.
 
-// markScript: KEYS upload; ARGV seq fresh ttl index length size hashed updated. Returns whether the hash
+// markScript: KEYS upload; ARGV put fresh ttl index length size hashed updated. Returns whether the hash
 // was there, from the same Put, and the time.
 var markScript = redis.NewScript(1, `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local u = redis.call('HMGET', KEYS[1], 'seq', 'fresh', 'hashed', 'updated', 'chunks')
+local u = redis.call('HMGET', KEYS[1], 'put', 'fresh', 'hashed', 'updated', 'chunks')
 if u[1] ~= ARGV[1] then return {0, now} end
 local set = {}
 local function raise(field, have, want)
@@ -44,23 +43,21 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {1, now}
 `)
 
-// putScript: KEYS upload; ARGV seq ttl field value... Returns the seq of a later Put ("0": none), the
-// server of the Put before, and the time.
+// putScript: KEYS upload; ARGV ttl field value... Returns the server of the Put before, and the time.
 var putScript = redis.NewScript(1, `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local u = redis.call('HMGET', KEYS[1], 'seq', 'server')
-if u[1] and tonumber(u[1]) >= tonumber(ARGV[1]) then return {u[1], '', now} end
-redis.call('HSET', KEYS[1], 'seq', ARGV[1], unpack(ARGV, 3))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {'0', u[2] or '', now}
+local was = redis.call('HGET', KEYS[1], 'server') or ''
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return {was, now}
 `)
 
 func milliseconds(ttl time.Duration) int64 { return max(1, ttl.Milliseconds()) }
 
-// mark puts a chunk into the bitmap; false if the upload is not there as Put seq left it.
-func (c *conn) mark(key string, fresh, seq int64, ttl time.Duration, index int, length int64, u *upload.Upload) (bool, error) {
-	reply, err := redis.Int64s(markScript.Do(c, key, seq, fresh, milliseconds(ttl), index, length,
+// mark puts a chunk into the bitmap; false if the upload is not there as that Put left it.
+func (c *conn) mark(key, put string, fresh int64, ttl time.Duration, index int, length int64, u *upload.Upload) (bool, error) {
+	reply, err := redis.Int64s(markScript.Do(c, key, put, fresh, milliseconds(ttl), index, length,
 		u.Size, u.HashedBytes, u.UpdatedAt.UnixMicro()))
 	if err != nil {
 		return false, err
@@ -75,35 +72,27 @@ func (c *conn) mark(key string, fresh, seq int64, ttl time.Duration, index int, 
 // errReply: a reply of another shape than the script's.
 var errReply = errors.New("unexpected reply")
 
-type putReply struct {
-	later  int64  // the seq of the Put that was later; 0: none was
-	server string // where the hash that was there before was put
-}
-
-// put writes an upload whole.
-func (c *conn) put(key string, fresh, seq int64, ttl time.Duration, u *upload.Upload) (putReply, error) {
+// put writes an upload whole, and returns the server that it was put to before, "" if it was not there.
+func (c *conn) put(key, put string, fresh int64, ttl time.Duration, u *upload.Upload) (was string, err error) {
 	spec, err := json.Marshal(&u.Spec)
 	if err != nil {
-		return putReply{}, err
+		return "", err
 	}
 	// All bytes that the bitmap will have: a value that grows is moved again and again.
 	chunks := make([]byte, (bitmapChunks(u)+7)/8)
 	copy(chunks, u.Received.Bytes())
-	reply, err := redis.Values(putScript.Do(c, key, seq, milliseconds(ttl),
+	reply, err := redis.Values(putScript.Do(c, key, milliseconds(ttl), "put", put,
 		"server", c.server, "fresh", fresh, "spec", spec, "size", u.Size, "bytes", u.ReceivedBytes,
 		"hashed", u.HashedBytes, "updated", u.UpdatedAt.UnixMicro(), "chunks", chunks))
 	if err != nil {
-		return putReply{}, err
+		return "", err
 	}
-	var later string
-	var r putReply
 	var now int64
-	if _, err := redis.Scan(reply, &later, &r.server, &now); err != nil {
-		return putReply{}, err
+	if _, err := redis.Scan(reply, &was, &now); err != nil {
+		return "", err
 	}
 	c.saw(now)
-	r.later, err = strconv.ParseInt(later, 10, 64)
-	return r, err
+	return was, nil
 }
 
 func bitmapChunks(u *upload.Upload) int {

@@ -83,6 +83,15 @@ func (s *server) say(command string) string {
 	return strings.TrimSpace(line)
 }
 
+// replicates makes the server a replica.
+func (s *server) replicates(master string) {
+	s.t.Helper()
+	host, port, _ := net.SplitHostPort(master)
+	if got := s.say("REPLICAOF " + host + " " + port); got != "+OK" {
+		s.t.Fatal(got)
+	}
+}
+
 func (s *server) signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
 
 // kill is kill -9.
@@ -237,8 +246,6 @@ func (p *proxy) cut() {
 		_, _ = one.client.Close(), one.server.Close()
 	}
 }
-
-func splitAddress(address string) (host, port string, err error) { return net.SplitHostPort(address) }
 
 // sentinel names one master, as Sentinel does.
 type sentinel struct {
