@@ -107,6 +107,13 @@ func (c *cluster) do(ctx context.Context, key string, f func(c *conn) error) err
 	return err
 }
 
+// redirected reports whether a server only said who else to ask.
+func redirected(err error) bool {
+	reply, ok := errors.AsType[redis.Error](err)
+	word, _ := redirection(string(reply), "")
+	return ok && word != ""
+}
+
 // redirection reads "MOVED 3999 127.0.0.1:6381".
 func redirection(reply, from string) (word, address string) {
 	fields := strings.Fields(reply)

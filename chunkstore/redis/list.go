@@ -145,10 +145,7 @@ func (v *View) fetch(ctx context.Context, ids []string) (uploads []upload.Upload
 	}
 	for _, group := range v.servers.groups(ctx, keys) {
 		err := v.do(ctx, "fetch", keys[group[0]], func(c *conn) error { return c.fetch(keys, group, all) })
-		if reply, ok := errors.AsType[redis.Error](err); ok {
-			if word, _ := redirection(string(reply), ""); word == "" {
-				return nil, nil, err
-			}
+		if redirected(err) {
 			// Slots are on the move: one by one.
 			for _, i := range group {
 				err := v.do(ctx, "fetch", keys[i], func(c *conn) error { return c.fetch(keys, []int{i}, all) })

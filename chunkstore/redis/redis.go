@@ -263,7 +263,7 @@ func (v *View) mark(ctx context.Context, t *told, id string, index int, truth ch
 	t.order.RLock()
 	defer t.order.RUnlock()
 	t.mu.Lock()
-	whole, server, put := t.whole, t.server, t.put
+	whole, put := t.whole, t.put
 	t.mu.Unlock()
 	if !whole {
 		return errNotWhole
@@ -274,17 +274,11 @@ func (v *View) mark(ctx context.Context, t *told, id string, index int, truth ch
 	}
 	layout := u.Layout()
 	err = v.do(ctx, "mark", v.uploadKey(id), func(c *conn) error {
-		if c.server != server {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			t.whole = false
-			return errNotWhole
-		}
 		done, err := c.mark(v.uploadKey(id), put, t.promise(c, v.opt.Fresh), ttl, index, layout.Length(index), &u)
 		if err == nil && !done {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			t.whole = false // and nothing of it can be believed: it is not there
+			t.whole = false // and nothing of it can be believed on that server
 			return errNotWhole
 		}
 		return err
@@ -342,21 +336,22 @@ func (v *View) put(ctx context.Context, t *told, id string, truth chunkstore.Tru
 
 // putTo returns where the upload had been put before, if it was there.
 func (v *View) putTo(c *conn, t *told, u *upload.Upload, ttl time.Duration) (was string, err error) {
+	put := v.run + "." + strconv.FormatInt(v.puts.Add(1), 10)
 	t.mu.Lock()
-	if t.server != c.server && t.server != "" {
-		v.lapse(t) // readers may still look at the other server
-	}
-	t.server, t.put = c.server, v.run+"."+strconv.FormatInt(v.puts.Add(1), 10)
-	put := t.put
+	server, given := t.server, t.given
 	t.mu.Unlock()
 	was, err = c.put(v.uploadKey(u.ID), put, t.promise(c, v.opt.Fresh), ttl, u)
-	if err != nil {
-		return "", err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.whole = true
-	return was, nil
+	if redirected(err) { // that server told nobody anything
+		t.given = given
+		return "", err
+	}
+	if server != c.server && server != "" { // readers may still look at the other one
+		t.stale = later(t.stale, given.Add(v.opt.Fresh+margin))
+	}
+	t.server, t.put, t.whole = c.server, put, err == nil
+	return was, err
 }
 
 func later(a, b time.Time) time.Time {

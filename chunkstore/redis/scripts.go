@@ -15,31 +15,31 @@ import (
 // size, bytes, hashed, updated (Unix µs), and chunks (the bitmap). Lua's numbers are not written back:
 // it would round them.
 
-// markScript: KEYS upload; ARGV put fresh ttl index length size hashed updated. Returns whether the hash
-// was there, from the same Put, and the time.
+// markScript: KEYS upload; ARGV put server fresh ttl index length size hashed updated. Returns whether the
+// hash was there, as that Put had left it on this server, and the time.
 var markScript = redis.NewScript(1, `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local u = redis.call('HMGET', KEYS[1], 'put', 'fresh', 'hashed', 'updated', 'chunks')
-if u[1] ~= ARGV[1] then return {0, now} end
+local u = redis.call('HMGET', KEYS[1], 'put', 'server', 'fresh', 'hashed', 'updated', 'chunks')
+if u[1] ~= ARGV[1] or u[2] ~= ARGV[2] then return {0, now} end
 local set = {}
 local function raise(field, have, want)
 	if tonumber(want) > tonumber(have) then set[#set+1] = field; set[#set+1] = want end
 end
-raise('fresh', u[2], ARGV[2])
-raise('hashed', u[3], ARGV[7])
-raise('updated', u[4], ARGV[8])
-if tonumber(ARGV[6]) >= 0 then set[#set+1] = 'size'; set[#set+1] = ARGV[6] end
-local chunks, at = u[5], math.floor(ARGV[4] / 8) + 1
+raise('fresh', u[3], ARGV[3])
+raise('hashed', u[4], ARGV[8])
+raise('updated', u[5], ARGV[9])
+if tonumber(ARGV[7]) >= 0 then set[#set+1] = 'size'; set[#set+1] = ARGV[7] end
+local chunks, at = u[6], math.floor(ARGV[5] / 8) + 1
 if #chunks < at then chunks = chunks .. string.rep('\0', at - #chunks) end
 local have = chunks:byte(at)
-local want = bit.bor(have, bit.rshift(128, ARGV[4] % 8))
+local want = bit.bor(have, bit.rshift(128, ARGV[5] % 8))
 if want ~= have then
 	set[#set+1] = 'chunks'; set[#set+1] = chunks:sub(1, at - 1) .. string.char(want) .. chunks:sub(at + 1)
-	redis.call('HINCRBY', KEYS[1], 'bytes', ARGV[5])
+	redis.call('HINCRBY', KEYS[1], 'bytes', ARGV[6])
 end
 if #set > 0 then redis.call('HSET', KEYS[1], unpack(set)) end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {1, now}
 `)
 
@@ -57,7 +57,7 @@ func milliseconds(ttl time.Duration) int64 { return max(1, ttl.Milliseconds()) }
 
 // mark puts a chunk into the bitmap; false if the upload is not there as that Put left it.
 func (c *conn) mark(key, put string, fresh int64, ttl time.Duration, index int, length int64, u *upload.Upload) (bool, error) {
-	reply, err := redis.Int64s(markScript.Do(c, key, put, fresh, milliseconds(ttl), index, length,
+	reply, err := redis.Int64s(markScript.Do(c, key, put, c.server, fresh, milliseconds(ttl), index, length,
 		u.Size, u.HashedBytes, u.UpdatedAt.UnixMicro()))
 	if err != nil {
 		return false, err
