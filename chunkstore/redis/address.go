@@ -132,7 +132,7 @@ func askSentinel(ctx context.Context, scheme, host, name, password string, opt *
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	address, err := redis.Strings(c.Do("SENTINEL", "get-master-addr-by-name", name))
 	if err != nil {
 		return "", err

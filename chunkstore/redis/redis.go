@@ -122,8 +122,10 @@ func (v *View) do(ctx context.Context, op, key string, f func(c *conn) error) er
 }
 
 // The keys. What is in braces decides on which server of a cluster a key is.
-func (v *View) uploadKey(id string) string        { return v.opt.Prefix + "upload:{" + id + "}" }
-func (v *View) listKey(owner string) string       { return v.opt.Prefix + "uploads:{" + owner + "}" }
+func (v *View) uploadKey(id string) string { return v.opt.Prefix + "upload:{" + id + "}" }
+
+func (v *View) listKey(owner string) string { return v.opt.Prefix + "uploads:{" + owner + "}" }
+
 func (v *View) claimKey(owner, key string) string { return v.opt.Prefix + "key:{" + owner + "}:" + key }
 
 // told is what this node has told Redis of one of its uploads.
@@ -343,10 +345,6 @@ func (v *View) putTo(c *conn, t *told, u *upload.Upload, ttl time.Duration) (was
 	was, err = c.put(v.uploadKey(u.ID), put, t.promise(c, v.opt.Fresh), ttl, u)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if redirected(err) { // that server told nobody anything
-		t.given = given
-		return "", err
-	}
 	if server != c.server && server != "" { // readers may still look at the other one
 		t.stale = later(t.stale, given.Add(v.opt.Fresh+margin))
 	}
