@@ -34,6 +34,8 @@ type Config struct {
 	Listen             string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
 	Management         string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
 	Data               string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
+	Database           Secret        `koanf:"database" help:"mysql://USER:PASSWORD@HOST/NAME or postgres://… for several nodes; empty: SQLite in the data directory"`
+	Replicas           Secret        `koanf:"database_replicas" help:"URLs of read replicas of the database, separated by commas; listings come from them"`
 	TokenFile          string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
 	MaxSize            Bytes         `koanf:"max_size" help:"the largest file taken"`
 	MaxOpen            int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
@@ -127,13 +129,23 @@ func AddFlags(flags *pflag.FlagSet) {
 	}
 }
 
+// AddDataFlags defines those flags that say where data is, for commands that do not serve.
+func AddDataFlags(flags *pflag.FlagSet) {
+	var all pflag.FlagSet
+	AddFlags(&all)
+	for _, name := range []string{"config", "data", "database"} {
+		flags.AddFlag(all.Lookup(name))
+	}
+}
+
 // Load reads file, environment and flags over the defaults, and validates. It reports everything that
-// is wrong at once.
+// is wrong at once. Settings that have no flag in flags stay at their defaults.
 func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	k := koanf.New(".")
 	known := func(key string) bool {
 		return slices.ContainsFunc(Settings(), func(s Setting) bool { return s.Key == key })
 	}
+	wanted := func(key string) bool { return known(key) && flags.Lookup(strings.ReplaceAll(key, "_", "-")) != nil }
 	if err := k.Load(confmap.Provider(defaultMap(), "."), nil); err != nil {
 		return Config{}, err
 	}
@@ -146,6 +158,9 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 			if !known(key) {
 				return Config{}, fmt.Errorf("%s: there is no setting %q; \"gantry serve --help\" lists them", path, key)
 			}
+			if !wanted(key) {
+				fromFile.Delete(key)
+			}
 		}
 		if err := k.Merge(fromFile); err != nil {
 			return Config{}, err
@@ -156,7 +171,7 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
-			if !known(key) { // GANTRY_SERVER and the like belong to the client commands
+			if !wanted(key) { // GANTRY_SERVER and the like belong to the client commands
 				return "", nil
 			}
 			return key, value
@@ -275,7 +290,29 @@ func (c *Config) Validate() error {
 	if c.Data == "" {
 		refuse("data: a directory is needed")
 	}
+	for name, urls := range map[string][]string{"database": listOf(c.Database), "database_replicas": c.ReplicaURLs()} {
+		for _, text := range urls {
+			// No part of it may be printed.
+			if u, err := url.Parse(text); err != nil || u.Host == "" && u.RawQuery == "" || !slices.Contains([]string{"mysql", "mariadb", "postgres", "postgresql"}, u.Scheme) {
+				refuse("%s: not a URL like mysql://user:password@host:3306/name or postgres://user:password@host:5432/name; "+
+					"write what is special in user and password as %%XX", name)
+			}
+		}
+	}
+	if c.Replicas != "" && c.Database == "" {
+		refuse("database_replicas: SQLite has no replicas; set database")
+	}
 	return errors.Join(errs...)
+}
+
+// ReplicaURLs is Replicas one by one.
+func (c *Config) ReplicaURLs() []string { return listOf(c.Replicas) }
+
+func listOf(s Secret) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(string(s), ",")
 }
 
 // Loopback reports whether an address can only be reached from this machine.
@@ -332,8 +369,12 @@ func (u URL) isBroker() bool {
 // Secret is text that is never printed or logged.
 type Secret string
 
-// Format prints a placeholder whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
+// Format prints a placeholder whatever the verb; nothing is no secret.
+func (s Secret) Format(f fmt.State, _ rune) {
+	if s != "" {
+		_, _ = io.WriteString(f, "[redacted]")
+	}
+}
 
 // MarshalText keeps the secret out of JSON and logs.
-func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+func (s Secret) MarshalText() ([]byte, error) { return fmt.Append(nil, s), nil }

@@ -141,6 +141,26 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+func TestDatabase(t *testing.T) {
+	const secret = "hunter2"
+	c, err := load(t, []string{"GANTRY_DATABASE=mysql://u:" + secret + "@h/db", "GANTRY_DATABASE_REPLICAS=mysql://a/db,mysql://b/db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ReplicaURLs(); len(got) != 2 || got[1] != "mysql://b/db" {
+		t.Errorf("replicas: %q", got)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", c, &c, c.Database); strings.Contains(text, secret) {
+		t.Errorf("the password was printed: %s", text)
+	}
+	for _, arg := range []string{"--database=" + secret, "--database=mysql:" + secret, "--database=redis://u:" + secret + "@h", "--database=mysql://u:" + secret + "/%zz@h/db", "--database-replicas=mysql://u:" + secret + "@h/db"} {
+		_, err := load(t, nil, arg)
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "database") {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+}
+
 func TestLoopback(t *testing.T) {
 	for address, want := range map[string]bool{
 		"127.0.0.1:1": true, "localhost:0": true, "[::1]:80": true, "127.8.9.1:1": true,

@@ -60,13 +60,13 @@ func newBrokerServer(t *testing.T, broker string) *server {
 // lease, ends it, and kills the broker and the server, while files are uploaded. In the end every blob
 // has one object, and the doctor finds nothing.
 func TestTransferProcess(t *testing.T) {
-	broker := testenv.StartPrivate(t, testenv.RabbitMQ)
+	broker := testenv.Private(t, "rabbitmq")
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("go test ./e2e -run TestTransferProcess -seed %d", *seed)
 	rnd := rand.New(rand.NewPCG(*seed, 7))
-	s := newBrokerServer(t, broker.Address)
+	s := newBrokerServer(t, broker.Address(testenv.RabbitMQ))
 	s.start()
 	worker := newTransfers(s)
 	worker.start()
@@ -90,9 +90,9 @@ func TestTransferProcess(t *testing.T) {
 		nap(150 * time.Millisecond)
 		switch {
 		case round%12 == 5:
-			broker.Do("kill")
+			broker.Do("kill", "rabbitmq")
 			nap(time.Second)
-			broker.Do("start")
+			broker.Do("start", "rabbitmq")
 		case round%6 == 3:
 			worker.signal(syscall.SIGSTOP)
 			time.Sleep(leaseTTL + 200*time.Millisecond)
@@ -146,8 +146,8 @@ func (s *server) waitStored(file string) {
 // TestTransferProcessHealth: the broker's absence is no reason to send uploads elsewhere, and one to call
 // the process that does the transfers not ready. It is told by both, with the password by neither.
 func TestTransferProcessHealth(t *testing.T) {
-	broker := testenv.StartPrivate(t, testenv.RabbitMQ)
-	s := newBrokerServer(t, broker.Address)
+	broker := testenv.Private(t, "rabbitmq")
+	s := newBrokerServer(t, broker.Address(testenv.RabbitMQ))
 	serverAt := s.manages()
 	s.start()
 	worker := newTransfers(s)
@@ -181,7 +181,7 @@ func TestTransferProcessHealth(t *testing.T) {
 	ready(workerAt(), 200, "queue-consumer", true)
 	ready(workerAt(), 200, "database", true)
 	ready(workerAt(), 200, "store-local", true)
-	broker.Do("kill")
+	broker.Do("kill", "rabbitmq")
 	ready(serverAt(), 200, "queue-publisher", false)
 	ready(workerAt(), 503, "queue-consumer", false)
 
@@ -193,7 +193,7 @@ func TestTransferProcessHealth(t *testing.T) {
 	}
 	var file struct{ ID string }
 	a.decode(t, &file)
-	broker.Do("start")
+	broker.Do("start", "rabbitmq")
 	s.waitStored(file.ID)
 	ready(serverAt(), 200, "queue-publisher", true)
 	ready(workerAt(), 200, "queue-consumer", true)
@@ -207,7 +207,7 @@ func TestTransferProcessHealth(t *testing.T) {
 	if code, _ := get(workerAt(), "/debug/pprof/cmdline"); code != 200 {
 		t.Errorf("profiles of the transfer process: %d", code)
 	}
-	password := strings.SplitN(strings.SplitN(broker.Address, "@", 2)[0], ":", 3)[2]
+	password := strings.SplitN(strings.SplitN(broker.Address(testenv.RabbitMQ), "@", 2)[0], ":", 3)[2]
 	for _, p := range []*process{s.process, worker} {
 		if strings.Contains(p.logTail(), password) {
 			t.Errorf("gantry %s has logged the broker's password", p.args[0])

@@ -110,16 +110,16 @@ func brokerOptions() options {
 // Fault 18: the broker dies between the commit and the publishing, or in the middle of many transfers,
 // and comes back after a while.
 func TestFault18BrokerDies(t *testing.T) {
-	broker := testenv.StartPrivate(t, testenv.RabbitMQ)
+	broker := testenv.Private(t, "rabbitmq")
 	t.Run("between commit and publish", func(t *testing.T) {
 		r := newRig(t)
-		r.useBroker(broker.Address, nil)
+		r.useBroker(broker.Address(testenv.RabbitMQ), nil)
 		b := &batch{r: r}
 		b.commit(10)
 		var once sync.Once
 		r.outbox.hook(func(op string) error {
 			if op == "TakeDue" {
-				once.Do(func() { broker.Do("kill") })
+				once.Do(func() { broker.Do("kill", "rabbitmq") })
 			}
 			return nil
 		})
@@ -128,35 +128,35 @@ func TestFault18BrokerDies(t *testing.T) {
 		r.start(opt)
 		time.Sleep(300 * time.Millisecond)
 		b.commit(10)
-		broker.Do("start")
+		broker.Do("start", "rabbitmq")
 		b.expectOneEffect()
 	})
 	t.Run("in the middle", func(t *testing.T) {
 		r := newRig(t)
-		r.useBroker(broker.Address, nil)
+		r.useBroker(broker.Address(testenv.RabbitMQ), nil)
 		b := &batch{r: r}
 		opt := brokerOptions()
 		r.start(opt)
 		r.start(opt)
 		for range 3 {
 			b.commit(100)
-			broker.Do("kill")
+			broker.Do("kill", "rabbitmq")
 			b.commit(30)
-			broker.Do("start")
+			broker.Do("start", "rabbitmq")
 			b.commit(30)
 		}
 		b.expectOneEffect()
 	})
 	t.Run("stopped for a while", func(t *testing.T) {
 		r := newRig(t)
-		r.useBroker(broker.Address, nil)
+		r.useBroker(broker.Address(testenv.RabbitMQ), nil)
 		b := &batch{r: r}
 		r.start(brokerOptions())
 		b.commit(50)
-		broker.Do("stop")
+		broker.Do("stop", "rabbitmq")
 		b.commit(50)
 		time.Sleep(time.Second)
-		broker.Do("cont")
+		broker.Do("cont", "rabbitmq")
 		b.expectOneEffect()
 	})
 }

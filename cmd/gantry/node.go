@@ -79,10 +79,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if n.id, err = nodeID(c.Data); err != nil {
 		return nil, err
 	}
-	if err := databaseOrNothing(c.Data); err != nil {
-		return nil, err
-	}
-	if n.db, err = sqldb.OpenSQLite(ctx, filepath.Join(c.Data, databaseName), sqldb.Options{Log: log}); err != nil {
+	if n.db, err = openDatabase(ctx, c, log); err != nil {
 		return nil, err
 	}
 	stagingFS, err := vfs.OpenOS(filepath.Join(c.Data, "staging"))
@@ -161,16 +158,69 @@ func newWorker(c *config.Config, node string, db meta.Outbox, staging transfer.S
 	})
 }
 
+// databaseMark is the file that tells which server's database a data directory belongs to.
+const databaseMark = "database"
+
+// openDatabase opens the database of the data directory, or that on a server. To one that does not know
+// them the bytes in the directory would be garbage, and be deleted: so that is refused.
+func openDatabase(ctx context.Context, c *config.Config, log *slog.Logger) (*sqldb.DB, error) {
+	opt := sqldb.Options{Log: log, Replicas: c.ReplicaURLs()}
+	if c.Database == "" {
+		if err := databaseOrNothing(c.Data); err != nil {
+			return nil, err
+		}
+		return sqldb.OpenSQLite(ctx, filepath.Join(c.Data, databaseName), opt)
+	}
+	if _, err := os.Stat(filepath.Join(c.Data, databaseName)); err == nil {
+		return nil, fmt.Errorf("%s has a database of its own, %s: use it without --database, or use another directory", c.Data, databaseName)
+	}
+	db, err := sqldb.Open(ctx, string(c.Database), opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := belongs(ctx, c.Data, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// belongs sees to it that a data directory goes with one database for ever.
+func belongs(ctx context.Context, data string, db *sqldb.DB) error {
+	id, err := db.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(data, databaseMark)
+	known, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := nothing(data, "mark of its database, the file "+databaseMark); err != nil {
+			return err
+		}
+		return writeDurably(path, id+"\n")
+	case err != nil:
+		return fmt.Errorf("cannot read which database the directory belongs to: %w", err)
+	case strings.TrimSpace(string(known)) != id:
+		return fmt.Errorf("%s belongs to another database, %s, and not to %s: correct --database or --data", data, strings.TrimSpace(string(known)), id)
+	}
+	return nil
+}
+
 // databaseOrNothing refuses a directory that has bytes and no database, as after half a restore. To a
 // new database they would all be garbage, and be deleted.
 func databaseOrNothing(data string) error {
 	if _, err := os.Stat(filepath.Join(data, databaseName)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return nothing(data, databaseName)
+}
+
+// nothing refuses a directory that has bytes and lacks what tells about them.
+func nothing(data, lacks string) error {
 	for _, pattern := range []string{"staging/*.data", "store/*"} {
 		if found, err := filepath.Glob(filepath.Join(data, pattern)); err != nil || len(found) > 0 {
 			return errors.Join(err, fmt.Errorf("%s has files (%s) but no %s; restore that from a backup, or use another directory",
-				data, pattern, databaseName))
+				data, pattern, lacks))
 		}
 	}
 	return nil

@@ -58,6 +58,8 @@ var libraries = []struct {
 	{"database/sql", "SQL is written in one place", []string{"meta/*", "bench"}},
 	{"github.com/jmoiron/sqlx", "SQL is written in one place", []string{"meta/*"}},
 	{"github.com/pressly/goose", "SQL is written in one place", []string{"meta/*"}},
+	{"github.com/go-sql-driver/mysql", "SQL is written in one place", []string{"meta/*"}},
+	{"github.com/jackc/pgx", "SQL is written in one place", []string{"meta/*"}},
 	{"modernc.org/sqlite", "SQL is written in one place", []string{"meta/*", "bench"}},
 	{"github.com/gomodule/redigo", "Redis is spoken in one place", []string{"chunkstore/*"}},
 	{"github.com/knadh/koanf", "settings are read in one place", []string{"config"}},

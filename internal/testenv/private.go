@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,66 +10,70 @@ import (
 	"testing"
 )
 
-// Private is a server that one test has for itself, so that it may kill it.
-type Private struct {
-	Address string
-
+// Servers are servers of one test's own, which it may kill.
+type Servers struct {
 	t      testing.TB
 	script string
 	dir    string
-	name   string
 }
 
-// StartPrivate starts a server of this kind with scripts/services, until the end of the test. It is for
-// tests that harm it; all others share the one of Address, without which they do not run, nor these.
-func StartPrivate(t testing.TB, s Server) *Private {
+// Private starts servers for one test, by the names that scripts/services knows, and stops them when it
+// ends.
+func Private(t testing.TB, names ...string) *Servers {
 	t.Helper()
-	Address(t, s)
-	p := &Private{
-		t: t, script: filepath.Join(moduleRoot(t), "scripts", "services"), dir: filepath.Join(t.TempDir(), "services"),
-		name: strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(string(s), "GANTRY_TEST_")), "_", "-"),
-	}
-	t.Cleanup(func() { p.run("down") })
-	variable := regexp.MustCompile(`(?m)^export ` + string(s) + `='(.*)'$`).FindStringSubmatch(p.run("up", p.name))
-	if variable == nil {
-		t.Fatalf("scripts/services up %s does not say where it is", p.name)
-	}
-	p.Address = variable[1]
-	return p
-}
-
-// Do is one of what scripts/services can do to a server: kill (-9), stop (SIGSTOP), cont, start.
-func (p *Private) Do(what string) {
-	p.t.Helper()
-	p.run(what, p.name)
-}
-
-func (p *Private) run(args ...string) string {
-	p.t.Helper()
-	cmd := exec.Command(p.script, args...) //nolint:gosec,noctx // the arguments are the tests' own, and it has to be stopped in any case
-	cmd.Env = append(os.Environ(), "GANTRY_SERVICES_DIR="+p.dir)
-	var said strings.Builder
-	cmd.Stderr = &said
-	out, err := cmd.Output()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		p.t.Fatalf("scripts/services %v: %v\n%s", args, err, said.String())
+		t.Fatalf("where is the module? %v", err)
 	}
-	return string(out)
-}
-
-// moduleRoot is the directory of go.mod above the package under test.
-func moduleRoot(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
+	dir, err := os.MkdirTemp("", "gantry-servers-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // a server that refuses to run as root runs as another user
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir != filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
+	s := &Servers{t: t, script: filepath.Join(strings.TrimSpace(string(out)), "scripts", "services"), dir: dir}
+	t.Cleanup(func() {
+		if out, err := s.command("down").CombinedOutput(); err != nil {
+			t.Errorf("the servers did not stop: %v\n%s", err, out)
 		}
-		dir = filepath.Dir(dir)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	out, err = s.command(append([]string{"up"}, names...)...).CombinedOutput()
+	if err != nil {
+		Need(t, false, "servers do not start: "+string(out))
 	}
-	t.Fatal("there is no go.mod above the tests")
+	return s
+}
+
+// command is not bound to the test's context: it also runs when the test ends.
+func (s *Servers) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(s.script, args...)
+	// Two installations of MariaDB that share a temporary directory get in each other's way.
+	cmd.Env = append(os.Environ(), "GANTRY_SERVICES_DIR="+s.dir, "TMPDIR="+s.dir)
+	return cmd
+}
+
+// Address is where a server is, as that of the servers that all tests share.
+func (s *Servers) Address(server Server) string {
+	s.t.Helper()
+	out, err := s.command("env").Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if m := regexp.MustCompile(`(?m)^export ` + string(server) + `='(.*)'$`).FindSubmatch(out); m != nil {
+		return string(bytes.TrimSpace(m[1]))
+	}
+	s.t.Fatalf("%s is not there", server)
 	return ""
+}
+
+// Do does to a server what scripts/services can do: kill, start, stop (it answers nothing), cont.
+func (s *Servers) Do(verb, name string) {
+	s.t.Helper()
+	if out, err := s.command(verb, name).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s %s: %v\n%s", verb, name, err, out)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,9 +15,12 @@ import (
 	"gantry/upload"
 )
 
-// Run tests a driver. open returns an empty database for each test and sees to it that it is closed
-// when the test ends.
-func Run(t *testing.T, open func(t *testing.T) meta.DB) {
+// Open returns an empty database as several nodes have opened it. Each test has one; none is used when
+// done was called.
+type Open func(t *testing.T) (nodes []meta.DB, done func())
+
+// Run tests a driver.
+func Run(t *testing.T, open Open) {
 	for _, group := range []struct {
 		name  string
 		tests map[string]func(h *harness)
@@ -32,7 +36,9 @@ func Run(t *testing.T, open func(t *testing.T) meta.DB) {
 		t.Run(group.name, func(t *testing.T) {
 			for name, test := range group.tests {
 				t.Run(name, func(t *testing.T) {
-					h := newHarness(t, open(t))
+					nodes, done := open(t)
+					defer done()
+					h := newHarness(t, nodes...)
 					test(h)
 					Check(t, h.db, owners...)
 				})
@@ -62,10 +68,18 @@ var forever = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 type harness struct {
 	testing.TB
 	db  meta.DB
+	all []meta.DB // the same database, as all nodes have it
 	now time.Time
+
+	turn atomic.Int64
 }
 
-func newHarness(t testing.TB, db meta.DB) *harness { return &harness{TB: t, db: db, now: noon} }
+func newHarness(t testing.TB, all ...meta.DB) *harness {
+	return &harness{TB: t, db: all[0], all: all, now: noon}
+}
+
+// next is the database as one node after the other has it: so races are between nodes.
+func (h *harness) next() meta.DB { return h.all[int(h.turn.Add(1))%len(h.all)] }
 
 // pass lets time go by.
 func (h *harness) pass(d time.Duration) { h.now = h.now.Add(d) }

@@ -45,15 +45,11 @@ type world struct {
 	rotted  bool // bytes have been lost, so files may be
 }
 
-func testModel(t *testing.T, open func(t *testing.T) meta.DB) {
+func testModel(t *testing.T, open Open) {
 	rapid.Check(t, func(rt *rapid.T) {
-		db := open(t)
-		w := &world{harness: newHarness(t, db), staging: map[string]body{}, objects: map[string]body{}}
-		defer func() {
-			if err := db.Close(); err != nil {
-				rt.Error(err)
-			}
-		}()
+		nodes, done := open(t)
+		defer done()
+		w := &world{harness: newHarness(t, nodes...), staging: map[string]body{}, objects: map[string]body{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"upload":    w.upload,
 			"upload 2":  w.upload,
@@ -327,6 +323,7 @@ func (w *world) time(t *rapid.T) {
 
 // check compares the files with what their owners believe, byte for byte.
 func (w *world) check(t *rapid.T) {
+	w.db = w.next() // what one node has done, another one sees
 	for _, problem := range problems(w.Context(), w.db, owners) {
 		t.Error(problem)
 	}

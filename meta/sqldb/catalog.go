@@ -137,16 +137,18 @@ func ownFile(ctx context.Context, p preparer, owner, id string) (upload.File, bo
 
 // Files lists an owner's files; see meta.FileQuery.
 func (db *DB) Files(ctx context.Context, q meta.FileQuery) ([]upload.File, error) {
-	query, args, err := filesQuery(&q)
+	query, args, err := db.filesQuery(&q)
 	if err != nil {
 		return nil, upload.Wrap(upload.Invalid, "meta.Files", "", err)
 	}
-	files, err := rows(ctx, db.reader, scanFile, query, args...)
+	files, err := fromCopy(ctx, db, q.Owner, func(r *reader) ([]upload.File, error) {
+		return rows(ctx, r, scanFile, query, args...)
+	})
 	return files, db.failure("meta.Files", "", err)
 }
 
 // filesQuery has few forms, so that each can stay prepared: everything variable is an argument.
-func filesQuery(q *meta.FileQuery) (string, []any, error) {
+func (db *DB) filesQuery(q *meta.FileQuery) (string, []any, error) {
 	var column string
 	var after any
 	last := q.After
@@ -178,9 +180,14 @@ func filesQuery(q *meta.FileQuery) (string, []any, error) {
 	if q.Desc {
 		compare, order = " < ", " DESC"
 	}
-	if q.After != nil {
+	switch {
+	case q.After == nil:
+	case db.dialect.rowValues:
 		b.WriteString(` AND (` + column + `, f.id)` + compare + `(?, ?)`)
 		args = append(args, after, q.After.ID)
+	default:
+		b.WriteString(` AND (` + column + compare + `? OR (` + column + ` = ? AND f.id` + compare + `?))`)
+		args = append(args, after, after, q.After.ID)
 	}
 	b.WriteString(` ORDER BY ` + column + order + `, f.id` + order + ` LIMIT ?`)
 	return b.String(), append(args, q.Limit), nil
@@ -190,7 +197,11 @@ var escapeLike = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 // UpdateFile changes what is not nil in c and returns the file.
 func (db *DB) UpdateFile(ctx context.Context, owner, id string, c meta.FileChange) (upload.File, error) {
+	defer db.copies.changed(owner)
 	return write(ctx, db, "UpdateFile", id, func(ctx context.Context, s *session) (upload.File, error) {
+		if err := s.lock(ctx, fileRow, id); err != nil {
+			return upload.File{}, err
+		}
 		f, found, err := ownFile(ctx, s, owner, id)
 		if err != nil {
 			return f, err
@@ -224,7 +235,11 @@ func noFile() error {
 
 // DeleteFile drops the reference. A blob without references is condemned at now.
 func (db *DB) DeleteFile(ctx context.Context, owner, id string, now time.Time) error {
+	defer db.copies.changed(owner)
 	return act(ctx, db, "DeleteFile", id, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, fileRow, id); err != nil { // or it moves to another blob
+			return err
+		}
 		var blobID string
 		err := row(ctx, s, []any{&blobID}, `SELECT f.blob_id FROM files f WHERE f.id = ? AND f.owner = ?`, id, owner)
 		if errors.Is(err, sql.ErrNoRows) {
