@@ -41,6 +41,7 @@ type Check struct {
 // ManagementDeps is what the management listener shows and works on.
 type ManagementDeps struct {
 	Transfers Transfers
+	Nodes     Nodes
 	Wake      func()                   // tells the relay that a transfer was made due; may be nil
 	Checks    []Check                  // of readiness, beside "serving"
 	Health    func() chunkstore.Health // of staging, for the metrics; may be nil
@@ -77,6 +78,8 @@ func (s *Server) Management(deps ManagementDeps) http.Handler {
 	e.GET("/transfers", m.transfers)
 	e.POST("/transfers/:id/retry", m.change(deps.Transfers.RetryTransfer))
 	e.POST("/transfers/:id/cancel", m.change(deps.Transfers.CancelTransfer))
+	e.GET("/nodes", m.nodes)
+	e.POST("/nodes/:id/forget", m.forgetNode)
 	e.GET("/debug/pprof/*", echo.WrapHandler(http.HandlerFunc(pprof.Index)))
 	e.GET("/debug/pprof/cmdline", echo.WrapHandler(http.HandlerFunc(pprof.Cmdline)))
 	e.GET("/debug/pprof/profile", echo.WrapHandler(http.HandlerFunc(pprof.Profile)))

@@ -81,7 +81,7 @@ func bench(b *testing.B, size int64, copying bool) {
 	}
 	staging := must(disk.Open(tree("staging"), disk.Options{}))(b)
 	b.Cleanup(func() { _ = staging.Close() })
-	var st store.Store = must(local.Open(tree("store")))(b)
+	var st store.Store = must(local.Open(tree("store"), "n1"))(b)
 	if copying {
 		st = copied{st}
 	}

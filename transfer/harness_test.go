@@ -87,7 +87,7 @@ func (r *rig) open() {
 	r.outbox = &outbox{Outbox: r.db}
 	r.staging = must(disk.Open(tree("staging"), disk.Options{}))(t)
 	t.Cleanup(func() { _ = r.staging.Close() })
-	r.local = must(local.Open(tree("store")))(t)
+	r.local = must(local.Open(tree("store"), "n1"))(t)
 	r.store = storetest.NewFaulty(r.local)
 }
 

@@ -447,7 +447,7 @@ func TestACanceledTransferStops(t *testing.T) {
 func TestRunCleansTheStores(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	left := filepath.Join(r.dir, "store", ".tmp-killed")
+	left := filepath.Join(r.dir, "store", ".tmp-n1-killed")
 	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	if n.stores, err = openStores(c); err != nil {
+	if n.stores, err = openStores(c, n.id); err != nil {
 		return nil, err
 	}
 	if n.queue, err = openQueue(ctx, c, true, !c.TransferProcess, reg, log); err != nil {
@@ -140,12 +140,12 @@ func (n *node) takeLock(data, name string) error {
 	return err
 }
 
-func openStores(c *config.Config) (map[string]store.Store, error) {
+func openStores(c *config.Config, node string) (map[string]store.Store, error) {
 	tree, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
 	if err != nil {
 		return nil, err
 	}
-	dir, err := local.Open(tree)
+	dir, err := local.Open(tree, node)
 	if err != nil {
 		return nil, err
 	}

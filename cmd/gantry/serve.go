@@ -80,6 +80,7 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	srv := server.New(n.ingest, opt)
 	handler := srv.Management(server.ManagementDeps{
 		Transfers: n.db,
+		Nodes:     n.db,
 		Wake:      n.relay.Wake,
 		Checks:    n.checks(),
 		Health:    n.staging.Health,

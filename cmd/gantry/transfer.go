@@ -61,7 +61,11 @@ type transferrer struct {
 }
 
 func openTransferrer(ctx context.Context, c *config.Config, reg prometheus.Registerer, log *slog.Logger) (_ *transferrer, err error) {
-	for _, name := range []string{nodeName, databaseName} {
+	database := databaseName
+	if c.Database != "" {
+		database = databaseMark
+	}
+	for _, name := range []string{nodeName, database} {
 		if _, err := os.Stat(filepath.Join(c.Data, name)); err != nil {
 			return nil, fmt.Errorf("%s is not yet a node's data directory; start gantry serve first: %w", c.Data, err)
 		}
@@ -79,14 +83,14 @@ func openTransferrer(ctx context.Context, c *config.Config, reg prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	if t.db, err = sqldb.OpenSQLite(ctx, filepath.Join(c.Data, databaseName), sqldb.Options{Log: log}); err != nil {
+	if t.db, err = openDatabase(ctx, c, log); err != nil {
 		return nil, err
 	}
 	staging, err := vfs.OpenOS(filepath.Join(c.Data, "staging"))
 	if err != nil {
 		return nil, err
 	}
-	if t.stores, err = openStores(c); err != nil {
+	if t.stores, err = openStores(c, node); err != nil {
 		return nil, err
 	}
 	if t.queue, err = openQueue(ctx, c, false, true, reg, log); err != nil {
@@ -141,7 +145,7 @@ func runTransfers(ctx context.Context, c *config.Config, stdout io.Writer, log *
 	}
 	opt := server.Options{DrainTimeout: c.Drain, Log: log}
 	srv := server.New(nil, opt)
-	handler := srv.Management(server.ManagementDeps{Transfers: t.db, Checks: t.checks(), Registry: reg, Version: version()})
+	handler := srv.Management(server.ManagementDeps{Transfers: t.db, Nodes: t.db, Checks: t.checks(), Registry: reg, Version: version()})
 	context.AfterFunc(ctx, srv.Drain)
 
 	// The management listener outlives the worker, so that one can see how it ends.

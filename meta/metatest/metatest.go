@@ -31,6 +31,8 @@ func Run(t *testing.T, open Open) {
 		{"outbox", outboxTests},
 		{"root", rootTests},
 		{"collector", collectorTests},
+		{"nodes", nodeTests},
+		{"leases", leaseTests},
 		{"races", raceTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
@@ -208,7 +210,7 @@ func (h *harness) remove(owner, id string) {
 // collect collects all that is condemned and returns the ids of what is being deleted.
 func (h *harness) collect() []string {
 	h.Helper()
-	blobs, err := h.db.Collect(h.Context(), h.now.Add(time.Microsecond), h.now, 1000)
+	blobs, err := h.db.Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(time.Microsecond), Now: h.now, Limit: 1000})
 	h.must(err)
 	ids := make([]string, 0, len(blobs))
 	for i := range blobs {
@@ -297,7 +299,7 @@ func problems(ctx context.Context, db meta.DB, owners []string) []error {
 			switch {
 			case !ok:
 				bad("file %s has no blob", f.ID)
-			case b.State != upload.BlobLive && b.State != upload.BlobLost:
+			case b.State != upload.BlobLive && b.State != upload.BlobLost && b.State != upload.BlobStranded:
 				bad("file %s has a blob that is %s", f.ID, b.State)
 			case f.SHA1 != b.SHA1 || f.Size != b.Size || f.Owner != owner:
 				bad("file %s is not what its blob is", f.ID)

@@ -257,7 +257,7 @@ func (w *world) janitor(t *rapid.T) {
 		delete(w.staging, blobs[i].Staging)
 		ok(t, w.db.StagingDropped(w.Context(), blobs[i].ID))
 	}
-	blobs, err = w.db.Collect(w.Context(), w.now.Add(-deleteGrace), w.now, 10)
+	blobs, err = w.db.Collect(w.Context(), meta.CollectQuery{CondemnedBefore: w.now.Add(-deleteGrace), Now: w.now, Limit: 10})
 	ok(t, err)
 	for i := range blobs {
 		b := &blobs[i]

@@ -80,7 +80,7 @@ func raceInstantDelete(h *harness, b body) {
 	f := h.addStored(alice, "a", b)
 	c := h.commitOf(bob, "b", b)
 	collect := func() error {
-		blobs, err := h.next().Collect(h.Context(), h.now.Add(time.Second), h.now, 10)
+		blobs, err := h.next().Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(time.Second), Now: h.now, Limit: 10})
 		for i := range blobs {
 			err = errors.Join(err, h.next().Deleted(h.Context(), blobs[i].ID))
 		}
@@ -213,7 +213,7 @@ func raceDeleteCollect(h *harness, b body) {
 		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
 		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
 		func() error {
-			_, err := h.next().Collect(h.Context(), h.now.Add(2*lease), h.now.Add(2*lease), 10) // the lease is over
+			_, err := h.next().Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(2 * lease), Now: h.now.Add(2 * lease), Limit: 10}) // the lease is over
 			return err
 		},
 		func() error { return h.next().Stored(h.Context(), job.Transfer.ID, 1, local, "key", h.now) },

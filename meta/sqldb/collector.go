@@ -6,15 +6,19 @@ import (
 	"errors"
 	"time"
 
+	"gantry/meta"
 	"gantry/upload"
 )
 
 // Collect moves condemned blobs to deleting; see meta.Collector.
-func (db *DB) Collect(ctx context.Context, condemnedBefore, now time.Time, limit int) ([]upload.Blob, error) {
+func (db *DB) Collect(ctx context.Context, q meta.CollectQuery) ([]upload.Blob, error) {
 	return write(ctx, db, "Collect", "", func(ctx context.Context, s *session) ([]upload.Blob, error) {
+		if err := s.behind(ctx, q.Fence); err != nil {
+			return nil, err
+		}
 		const notLeased = `NOT EXISTS (SELECT 1 FROM transfers t WHERE t.blob_id = blobs.id AND t.state IN ('running', 'verifying') AND t.lease_until > ?)`
 		ids, err := rows(ctx, s, scanString, `SELECT id FROM blobs WHERE state = 'condemned' AND condemned_at < ? AND refs = 0
-			AND `+notLeased+` ORDER BY condemned_at LIMIT ?`, at(condemnedBefore), at(now), limit)
+			AND `+notLeased+` ORDER BY condemned_at LIMIT ?`, at(q.CondemnedBefore), at(q.Now), q.Limit)
 		if err != nil {
 			return nil, err
 		}
@@ -23,18 +27,19 @@ func (db *DB) Collect(ctx context.Context, condemnedBefore, now time.Time, limit
 				return nil, err
 			}
 			n, err := s.exec(ctx, `UPDATE blobs SET state = 'deleting', root = NULL, updated_at = ? WHERE id = ? AND state = 'condemned'
-				AND refs = 0 AND `+notLeased, at(now), id, at(now))
+				AND refs = 0 AND `+notLeased, at(q.Now), id, at(q.Now))
 			if err != nil {
 				return nil, err
 			}
 			if n == 0 {
 				continue
 			}
-			if err := finish(ctx, s, id, upload.TransferCancelled, "", now); err != nil {
+			if err := finish(ctx, s, id, upload.TransferCancelled, "", q.Now); err != nil {
 				return nil, err
 			}
 		}
-		return rows(ctx, s, scanBlob, blobQuery+` WHERE b.state = 'deleting' AND b.condemned_at IS NOT NULL ORDER BY b.condemned_at LIMIT ?`, limit)
+		return rows(ctx, s, scanBlob, blobQuery+` WHERE b.state = 'deleting' AND b.condemned_at IS NOT NULL
+			AND (? = '' OR b.node IS NULL OR b.node = ?) ORDER BY b.condemned_at LIMIT ?`, q.Node, q.Node, q.Limit)
 	})
 }
 

@@ -430,7 +430,9 @@ var plays = map[string]play{
 			must(s, s.control.DeleteFile(s.Context(), "owner", "file2", noon.Add(time.Second)))
 		},
 		acts: map[string]func(s *stage, db *DB) (any, error){
-			"collect":   func(s *stage, db *DB) (any, error) { return db.Collect(s.Context(), later, later, 10) },
+			"collect": func(s *stage, db *DB) (any, error) {
+				return db.Collect(s.Context(), meta.CollectQuery{CondemnedBefore: later, Now: later, Limit: 10})
+			},
 			"deleted 1": plain(func(s *stage, db *DB) error { return db.Deleted(s.Context(), s.id("blob", 1)) }),
 			"instant 1": func(s *stage, db *DB) (any, error) {
 				return db.CommitInstant(s.Context(), s.commit(3, "x"), s.id("blob", 1))
@@ -468,7 +470,9 @@ var plays = map[string]play{
 			"instant": func(s *stage, db *DB) (any, error) {
 				return db.CommitInstant(s.Context(), s.commit(3, "x"), s.id("blob", 1))
 			},
-			"collect": func(s *stage, db *DB) (any, error) { return db.Collect(s.Context(), later, later, 10) },
+			"collect": func(s *stage, db *DB) (any, error) {
+				return db.Collect(s.Context(), meta.CollectQuery{CondemnedBefore: later, Now: later, Limit: 10})
+			},
 		},
 	},
 	// The janitor is deleting.
@@ -477,11 +481,13 @@ var plays = map[string]play{
 			s.add(1, "x")
 			s.store(1, "x")
 			must(s, s.control.DeleteFile(s.Context(), "owner", "file1", noon))
-			_, err := s.control.Collect(s.Context(), later, noon, 10)
+			_, err := s.control.Collect(s.Context(), meta.CollectQuery{CondemnedBefore: later, Now: noon, Limit: 10})
 			must(s, err)
 		},
 		acts: map[string]func(s *stage, db *DB) (any, error){
-			"collect":   func(s *stage, db *DB) (any, error) { return db.Collect(s.Context(), later, later, 10) },
+			"collect": func(s *stage, db *DB) (any, error) {
+				return db.Collect(s.Context(), meta.CollectQuery{CondemnedBefore: later, Now: later, Limit: 10})
+			},
 			"deleted":   plain(func(s *stage, db *DB) error { return db.Deleted(s.Context(), s.id("blob", 1)) }),
 			"mark lost": plain(func(s *stage, db *DB) error { return db.MarkLost(s.Context(), s.id("blob", 1), "rot", later) }),
 			"mend":      plain(func(s *stage, db *DB) error { return db.MendRefs(s.Context(), s.id("blob", 1), later) }),

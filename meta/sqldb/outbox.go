@@ -283,7 +283,11 @@ func (db *DB) Backlog(ctx context.Context, _ time.Time) (meta.Backlog, error) {
 func (db *DB) Droppable(ctx context.Context, node string, verifiedBefore time.Time, limit int) ([]upload.Blob, error) {
 	blobs, err := rows(ctx, db.reader, scanBlob, blobQuery+` WHERE b.node = ? AND b.verified_at < ? AND b.store IS NOT NULL
 		AND b.state IN ('live', 'condemned') ORDER BY b.verified_at LIMIT ?`, node, at(verifiedBefore), limit)
-	return blobs, db.failure("meta.Droppable", "", err)
+	if err != nil || len(blobs) == limit {
+		return blobs, db.failure("meta.Droppable", "", err)
+	}
+	deleting, err := rows(ctx, db.reader, scanBlob, blobQuery+` WHERE `+onNode+` AND b.state = 'deleting' LIMIT ?`, node+"-", node+".", limit-len(blobs))
+	return append(blobs, deleting...), db.failure("meta.Droppable", "", err)
 }
 
 // StagingDropped records that the staging copy is gone.

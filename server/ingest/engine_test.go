@@ -114,7 +114,7 @@ func (e *engine) open() {
 	if e.staging, err = disk.Open(e.stagingFault, disk.Options{BootID: e.boot, Now: e.clock.now, Log: log, MinFree: 1}); err != nil {
 		e.t.Fatal(err)
 	}
-	if e.local, err = local.Open(e.storeFault); err != nil {
+	if e.local, err = local.Open(e.storeFault, "n1"); err != nil {
 		e.t.Fatal(err)
 	}
 	stores := map[string]store.Store{"local": e.local}

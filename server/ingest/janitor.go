@@ -86,13 +86,29 @@ func (s *Service) clean(ctx context.Context) {
 // Clean is one round of the janitor: expired uploads, staging copies that a store has, blobs without
 // files, expired answers.
 func (s *Service) Clean(ctx context.Context) error {
-	return errors.Join(s.expireUploads(ctx), s.dropStaged(ctx), s.collectBlobs(ctx), s.forgetAnswers(ctx))
+	err := errors.Join(s.expireUploads(ctx), s.dropStaged(ctx))
+	if fence, leads := s.lead(); leads {
+		err = errors.Join(err, s.collectBlobs(ctx, fence), s.forgetAnswers(ctx))
+	}
+	return err
+}
+
+// lead says whether this node does what one node does for all.
+func (s *Service) lead() (meta.Fence, bool) {
+	if s.Lead == nil {
+		return meta.Fence{}, true
+	}
+	return s.Lead()
 }
 
 // Sweep deletes staging data and objects that no blob refers to: what crashes, power cuts and workers
 // that lost their lease leave behind. It reads all names, so it is done seldom.
 func (s *Service) Sweep(ctx context.Context) error {
-	return errors.Join(s.dropOrphanData(ctx), s.dropOrphanObjects(ctx))
+	err := s.dropOrphanData(ctx)
+	if _, leads := s.lead(); leads {
+		err = errors.Join(err, s.dropOrphanObjects(ctx))
+	}
+	return err
 }
 
 func (s *Service) expireUploads(ctx context.Context) error {
@@ -109,8 +125,8 @@ func (s *Service) expireUploads(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// dropStaged deletes staging copies whose blob was verified in its store a grace time ago. Those who
-// are reading one go on reading.
+// dropStaged deletes staging copies whose blob was verified in its store a grace time ago, or is being
+// deleted. Those who are reading one go on reading.
 func (s *Service) dropStaged(ctx context.Context) error {
 	for {
 		blobs, err := s.DB.Droppable(ctx, s.opt.Node, s.Now().Add(-s.opt.StageGrace), sweepBatch)
@@ -130,10 +146,15 @@ func (s *Service) dropStaged(ctx context.Context) error {
 
 // collectBlobs deletes blobs that no file has referred to for a grace time. The row goes last, so
 // that a crash leaves it to be done again.
-func (s *Service) collectBlobs(ctx context.Context) error {
+func (s *Service) collectBlobs(ctx context.Context, fence meta.Fence) error {
+	q := meta.CollectQuery{Fence: fence, Limit: sweepBatch}
+	if s.Lead != nil {
+		q.Node = s.opt.Node // other nodes delete their own copies first
+	}
 	for {
 		now := s.Now()
-		blobs, err := s.DB.Collect(ctx, now.Add(-s.opt.DeleteGrace), now, sweepBatch)
+		q.CondemnedBefore, q.Now = now.Add(-s.opt.DeleteGrace), now
+		blobs, err := s.DB.Collect(ctx, q)
 		if err != nil {
 			return err
 		}
