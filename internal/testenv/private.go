@@ -50,7 +50,7 @@ func Private(t testing.TB, names ...string) *Servers {
 
 // command is not bound to the test's context: it also runs when the test ends.
 func (s *Servers) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(s.script, args...) //nolint:gosec // the arguments are the tests' own
+	cmd := exec.Command(s.script, args...) //nolint:gosec,noctx // it outlives the test's context, and the arguments are the tests' own
 	// Two installations of MariaDB that share a temporary directory get in each other's way.
 	cmd.Env = append(os.Environ(), "GANTRY_SERVICES_DIR="+s.dir, "TMPDIR="+s.dir)
 	return cmd

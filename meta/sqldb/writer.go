@@ -111,7 +111,10 @@ func (l *lane) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-w.quit:
-			return l.drop()
+			if err := l.drop(); !w.dialect.lost(err) { // what is gone needs no closing
+				return err
+			}
+			return nil
 		case first := <-w.queue:
 			batch = w.waiting(append(batch[:0], first))
 		}
@@ -203,7 +206,7 @@ func (l *lane) transaction(ctx context.Context, batch []*operation) error {
 			return nil
 		}
 		conflict := l.w.dialect.conflict(err)
-		if !conflict || l.session.text(ctx, "ROLLBACK") != nil {
+		if !conflict || l.session == nil || l.session.text(ctx, "ROLLBACK") != nil {
 			// What state the connection is in is not known, so another one is made.
 			err = errors.Join(err, l.drop())
 		}
