@@ -23,7 +23,7 @@ test: ## all tests, with real servers: with the race detector, then the kill -9 
 	scripts/test.sh $(MAKE) unit e2e
 
 unit: ## the tests of all packages, with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
+	go test -race -timeout 40m $$(go list ./... | grep -v '/e2e$$')
 
 e2e: ## the tests of the real binary, among them 200 times kill -9
 	go test -timeout 15m ./e2e $(ARGS)
