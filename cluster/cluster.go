@@ -152,8 +152,8 @@ func (m *Member) round(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	for _, id := range m.away() {
-		n, err := m.db.Strand(ctx, fence, id, m.opt.Now())
+	for _, node := range m.away() {
+		n, err := m.db.Strand(ctx, fence, node, m.opt.Now())
 		if errors.Is(err, upload.Conflict) {
 			return nil // another leads by now
 		}
@@ -161,7 +161,7 @@ func (m *Member) round(ctx context.Context) error {
 			return err
 		}
 		if n > 0 {
-			m.opt.Log.Warn("a node is away; what only it has is not offered until it is back", "away", id, "blobs", n)
+			m.opt.Log.Warn("a node is away; what only it has is not offered until it is back", "away", node.ID, "blobs", n)
 		}
 	}
 	return nil
@@ -188,20 +188,20 @@ func (m *Member) look(ctx context.Context) error {
 }
 
 // away lists the nodes that have not been heard of for too long.
-func (m *Member) away() []string {
+func (m *Member) away() []meta.Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var ids []string
+	var away []meta.Node
 	for id, n := range m.nodes {
 		after := m.opt.AwayAfter
 		if n.Left {
 			after = m.opt.LeftAfter
 		}
 		if id != m.opt.Node && !n.Forgotten && time.Since(m.heard[id].at) > after {
-			ids = append(ids, id)
+			away = append(away, n)
 		}
 	}
-	return ids
+	return away
 }
 
 // lead takes or prolongs the janitor's lease.

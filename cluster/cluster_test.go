@@ -45,7 +45,7 @@ type member struct {
 func join(t *testing.T, db cluster.DB, id string) *member {
 	t.Helper()
 	c, err := cluster.Join(t.Context(), cluster.Options{
-		Node: id, Address: "http://" + id, Beat: 5 * time.Millisecond, AwayAfter: 400 * time.Millisecond, LeftAfter: time.Hour, LeaseTTL: 300 * time.Millisecond,
+		Node: id, Address: "http://" + id, Beat: 5 * time.Millisecond, AwayAfter: 2 * time.Second, LeftAfter: time.Hour, LeaseTTL: 300 * time.Millisecond,
 	}, db)
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestOneLeads(t *testing.T) {
 	}
 	a.end()
 	eventually(t, "that another leads", func() bool { n, f := leaders(b, c); return n == 1 && f.Epoch > first.Epoch })
-	if _, err := db.Strand(t.Context(), first, "b", time.Now()); !errors.Is(err, upload.Conflict) {
+	if _, err := db.Strand(t.Context(), first, meta.Node{ID: "b"}, time.Now()); !errors.Is(err, upload.Conflict) {
 		t.Errorf("the first leader's fence still holds: %v", err)
 	}
 }
@@ -192,7 +192,7 @@ func TestStranded(t *testing.T) {
 		t.Error("the node is back, and its blob is " + state())
 	}
 	again.end() // in order
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second)
 	if state() != upload.BlobLive {
 		t.Error("the node was stopped in order, and its blob is " + state())
 	}

@@ -25,15 +25,16 @@ type Nodes interface {
 	// joined earlier under this id writes with Beat and Leave is upload.Conflict from then on. The node's
 	// stranded blobs are live again. upload.Gone if the node was given up.
 	Join(ctx context.Context, id, address string, now time.Time) (epoch int64, err error)
-	// Beat tells that the node is alive.
+	// Beat tells that the node is alive. What was stranded because it had not been heard of is live again.
 	Beat(ctx context.Context, id string, epoch int64, now time.Time) error
 	// Leave tells that the node stops in order: it will be back, and is not waited for.
 	Leave(ctx context.Context, id string, epoch int64, now time.Time) error
 	// Nodes lists all nodes in the order of ids.
 	Nodes(ctx context.Context) ([]Node, error)
 	// Strand marks the live blobs whose only copy is on a node as stranded and returns their number: they
-	// are not offered for instant upload until the node is back. upload.Conflict if the fence fell.
-	Strand(ctx context.Context, fence Fence, id string, now time.Time) (int64, error)
+	// are not offered for instant upload until the node is back. n is the node as it was seen to stand
+	// still; if it has moved since, nothing is changed. upload.Conflict if the fence fell.
+	Strand(ctx context.Context, fence Fence, n Node, now time.Time) (int64, error)
 	// Forget gives a node up, for good, and returns how many blobs were lost: those whose only copy was
 	// there. Their files answer 410 until the same content is uploaded again. It may be repeated.
 	// upload.NotFound if there is no such node.

@@ -87,7 +87,7 @@ func testStrand(h *harness) {
 	}
 	h.must(find(body{"x", 0}))
 	for range 2 { // it may be repeated
-		_, err := h.db.Strand(h.Context(), meta.Fence{}, node, h.now)
+		_, err := h.db.Strand(h.Context(), meta.Fence{}, h.nodes()[node], h.now)
 		h.must(err)
 	}
 	equal(h, "state", h.blob(staged.BlobID).State, upload.BlobStranded)
@@ -95,10 +95,22 @@ func testStrand(h *harness) {
 	equal(h, "stranded", h.nodes()[node].Stranded, 1)
 	h.want(upload.NotFound, find(body{"x", 0}))
 	h.must(find(body{"y", 0}))
-	h.join(node)
+	epoch := h.join(node)
 	equal(h, "state", h.blob(staged.BlobID).State, upload.BlobLive)
 	equal(h, "stranded", h.nodes()[node].Stranded, 0)
 	h.must(find(body{"x", 0}))
+
+	// It was only cut off: it beats again. Who saw it stand still before that does no harm.
+	still := h.nodes()[node]
+	_, err := h.db.Strand(h.Context(), meta.Fence{}, still, h.now)
+	h.must(err)
+	equal(h, "state", h.blob(staged.BlobID).State, upload.BlobStranded)
+	h.must(h.db.Beat(h.Context(), node, epoch, h.now))
+	equal(h, "state", h.blob(staged.BlobID).State, upload.BlobLive)
+	n, err := h.db.Strand(h.Context(), meta.Fence{}, still, h.now)
+	h.must(err)
+	equal(h, "stranded by who came late", n, 0)
+	equal(h, "state", h.blob(staged.BlobID).State, upload.BlobLive)
 }
 
 func testStrandFenced(h *harness) {
@@ -109,12 +121,12 @@ func testStrandFenced(h *harness) {
 	h.pass(2 * lease)
 	late, err := h.db.AcquireLease(h.Context(), "janitor", "two", h.now, h.now.Add(lease))
 	h.must(err)
-	_, err = h.db.Strand(h.Context(), meta.Fence{Lease: "janitor", Epoch: old.Epoch}, node, h.now)
+	_, err = h.db.Strand(h.Context(), meta.Fence{Lease: "janitor", Epoch: old.Epoch}, h.nodes()[node], h.now)
 	h.want(upload.Conflict, err)
-	_, err = h.db.Strand(h.Context(), meta.Fence{Lease: "unknown", Epoch: 1}, node, h.now)
+	_, err = h.db.Strand(h.Context(), meta.Fence{Lease: "unknown", Epoch: 1}, h.nodes()[node], h.now)
 	h.want(upload.Conflict, err)
 	equal(h, "state", h.blob(f.BlobID).State, upload.BlobLive)
-	_, err = h.db.Strand(h.Context(), meta.Fence{Lease: "janitor", Epoch: late.Epoch}, node, h.now)
+	_, err = h.db.Strand(h.Context(), meta.Fence{Lease: "janitor", Epoch: late.Epoch}, h.nodes()[node], h.now)
 	h.must(err)
 	equal(h, "state", h.blob(f.BlobID).State, upload.BlobStranded)
 }
@@ -123,7 +135,7 @@ func testForget(h *harness) {
 	epoch := h.join(node)
 	lost, stored := h.add(alice, "lost", body{"x", 0}), h.addStored(alice, "stored", body{"y", 0})
 	h.rooted(&lost, body{"x", 0})
-	_, err := h.db.Strand(h.Context(), meta.Fence{}, node, h.now)
+	_, err := h.db.Strand(h.Context(), meta.Fence{}, h.nodes()[node], h.now)
 	h.must(err)
 	_, err = h.db.Forget(h.Context(), "unknown", h.now)
 	h.want(upload.NotFound, err)

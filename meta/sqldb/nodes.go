@@ -44,31 +44,49 @@ func (db *DB) Join(ctx context.Context, id, address string, now time.Time) (int6
 			address, epoch, at(now), id); err != nil {
 			return 0, err
 		}
-		_, err = s.exec(ctx, `UPDATE blobs SET state = 'live', updated_at = ? WHERE `+onNode+` AND state = 'stranded'`, at(now), id+"-", id+".")
-		return epoch, err
+		return epoch, s.unstrand(ctx, id, now)
 	})
 }
 
 // Beat tells that a node is alive; see meta.Nodes.
 func (db *DB) Beat(ctx context.Context, id string, epoch int64, now time.Time) error {
-	return db.ofNode(ctx, "Beat", id, epoch, now, `UPDATE nodes SET beats = beats + 1, seen_at = ?, left_at = NULL`)
+	return act(ctx, db, "Beat", id, func(ctx context.Context, s *session) error {
+		if err := s.ofNode(ctx, id, epoch, now, `UPDATE nodes SET beats = beats + 1, seen_at = ?, left_at = NULL`); err != nil {
+			return err
+		}
+		var stranded int64
+		err := row(ctx, s, []any{&stranded}, `SELECT n.stranded FROM nodes n WHERE n.id = ?`, id)
+		if err != nil || stranded == 0 {
+			return err
+		}
+		if _, err := s.exec(ctx, `UPDATE nodes SET stranded = 0 WHERE id = ?`, id); err != nil {
+			return err
+		}
+		return s.unstrand(ctx, id, now)
+	})
+}
+
+// unstrand makes what was stranded on a node live again.
+func (s *session) unstrand(ctx context.Context, id string, now time.Time) error {
+	_, err := s.exec(ctx, `UPDATE blobs SET state = 'live', updated_at = ? WHERE `+onNode+` AND state = 'stranded'`, at(now), id+"-", id+".")
+	return err
 }
 
 // Leave tells that a node stops in order; see meta.Nodes.
 func (db *DB) Leave(ctx context.Context, id string, epoch int64, now time.Time) error {
-	return db.ofNode(ctx, "Leave", id, epoch, now, `UPDATE nodes SET left_at = ?`)
+	return act(ctx, db, "Leave", id, func(ctx context.Context, s *session) error {
+		return s.ofNode(ctx, id, epoch, now, `UPDATE nodes SET left_at = ?`)
+	})
 }
 
 // ofNode changes the row of a node that this process still is.
-func (db *DB) ofNode(ctx context.Context, op, id string, epoch int64, now time.Time, update string) error {
-	return act(ctx, db, op, id, func(ctx context.Context, s *session) error {
-		n, err := s.exec(ctx, update+` WHERE id = ? AND epoch = ? AND forgotten_at IS NULL`, at(now), id, epoch)
-		if err == nil && n == 0 {
-			err = upload.Errorf(upload.Conflict, "", "",
-				"Another process has started as this node, or it was given up. Look for a second server on a copy of its directory.")
-		}
-		return err
-	})
+func (s *session) ofNode(ctx context.Context, id string, epoch int64, now time.Time, update string) error {
+	n, err := s.exec(ctx, update+` WHERE id = ? AND epoch = ? AND forgotten_at IS NULL`, at(now), id, epoch)
+	if err == nil && n == 0 {
+		err = upload.Errorf(upload.Conflict, "", "",
+			"Another process has started as this node, or it was given up. Look for a second server on a copy of its directory.")
+	}
+	return err
 }
 
 // Nodes lists all nodes.
@@ -91,17 +109,28 @@ func (g *given) Scan(value any) error {
 }
 
 // Strand marks blobs that cannot be reached; see meta.Nodes.
-func (db *DB) Strand(ctx context.Context, fence meta.Fence, id string, now time.Time) (int64, error) {
-	return write(ctx, db, "Strand", id, func(ctx context.Context, s *session) (int64, error) {
+func (db *DB) Strand(ctx context.Context, fence meta.Fence, node meta.Node, now time.Time) (int64, error) {
+	return write(ctx, db, "Strand", node.ID, func(ctx context.Context, s *session) (int64, error) {
 		if err := s.behind(ctx, fence); err != nil {
 			return 0, err
 		}
+		if err := s.lock(ctx, nodeRow, node.ID); err != nil {
+			return 0, err
+		}
+		var epoch, beats int64
+		err := row(ctx, s, []any{&epoch, &beats}, `SELECT n.epoch, n.beats FROM nodes n WHERE n.id = ?`, node.ID)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && (epoch != node.Epoch || beats != node.Beats) {
+			return 0, nil // it is back
+		}
+		if err != nil {
+			return 0, err
+		}
 		n, err := s.exec(ctx, `UPDATE blobs SET state = 'stranded', updated_at = ? WHERE `+onNode+` AND store IS NULL AND state = 'live'`,
-			at(now), id+"-", id+".")
+			at(now), node.ID+"-", node.ID+".")
 		if err != nil || n == 0 {
 			return n, err
 		}
-		_, err = s.exec(ctx, `UPDATE nodes SET stranded = stranded + ? WHERE id = ?`, n, id)
+		_, err = s.exec(ctx, `UPDATE nodes SET stranded = stranded + ? WHERE id = ?`, n, node.ID)
 		return n, err
 	})
 }
