@@ -117,6 +117,8 @@ func TestManagementFailures(t *testing.T) {
 		m.do("GET", "/transfers", nil).want(t, status, code)
 		m.do("POST", "/transfers/1/retry", nil).want(t, status, code)
 		m.do("POST", "/transfers/1/cancel", nil).want(t, status, code)
+		m.do("GET", "/nodes", nil).want(t, status, code)
+		m.do("POST", "/nodes/1/forget", nil).want(t, status, code)
 		// What cannot be known is left out; the rest of the metrics is there.
 		if a := m.do("GET", "/metrics", nil).want(t, 200, ""); strings.Contains(a.body, "gantry_transfer_queue_depth") || !strings.Contains(a.body, "gantry_build_info") {
 			t.Errorf("metrics: %.200s", a.body)
@@ -160,6 +162,8 @@ func TestManagedNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := n.storeFile("a", []byte("abc")) // on n1
+	m.do("GET", "/nodes?a=%zz", nil).want(t, 400, "invalid_request")
+	m.do("POST", "/nodes/n1/forget", nil, "Origin: http://evil.example").want(t, 403, "forbidden")
 	m.do("POST", "/nodes/n2/forget", nil).want(t, 409, "conflict")
 	m.do("POST", "/nodes/n9/forget", nil).want(t, 404, "not_found")
 	n.do("GET", "/v1/files/"+file.ID+"/content", nil).want(t, 200, "")

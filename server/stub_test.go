@@ -118,7 +118,11 @@ func newManagement(_ testing.TB, s *Server, transfers Transfers) http.Handler {
 	if transfers == nil {
 		transfers = stubTransfers{}
 	}
-	return s.Management(ManagementDeps{Transfers: transfers, Nodes: stubNodes{upload.Unavailable}, Registry: prometheus.NewRegistry(), Version: "test"})
+	nodes := stubNodes{}
+	if failing, ok := transfers.(stubTransfers); ok {
+		nodes.err = failing.err
+	}
+	return s.Management(ManagementDeps{Transfers: transfers, Nodes: nodes, Registry: prometheus.NewRegistry(), Version: "test"})
 }
 
 // serveHandler runs a handler on a loopback port and returns a client for it whose answers are checked
