@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -13,8 +14,11 @@ import (
 
 const (
 	blobQuery = `SELECT ` + blobColumns + ` FROM blobs b`
-	fileQuery = `SELECT ` + fileColumns + ` FROM files f JOIN blobs b ON b.id = f.blob_id JOIN transfers t ON t.blob_id = b.id`
+	fileQuery = fileColumnsOf + `files f` + joinedToFiles
 	jobQuery  = `SELECT ` + blobColumns + `, ` + transferColumns + ` FROM transfers t JOIN blobs b ON b.id = t.blob_id`
+
+	fileColumnsOf = `SELECT ` + fileColumns + ` FROM `
+	joinedToFiles = ` JOIN blobs b ON b.id = f.blob_id JOIN transfers t ON t.blob_id = b.id`
 
 	answerByID  = `SELECT ` + answerColumns + ` FROM answers a WHERE a.upload_id = ?`
 	answerByKey = `SELECT ` + answerColumns + ` FROM answers a WHERE a.owner = ? AND a.idem_key = ?`
@@ -149,7 +153,7 @@ func (db *DB) Files(ctx context.Context, q meta.FileQuery) ([]upload.File, error
 
 // filesQuery has few forms, so that each can stay prepared: everything variable is an argument.
 func (db *DB) filesQuery(q *meta.FileQuery) (string, []any, error) {
-	var column string
+	var column, index string
 	var after any
 	last := q.After
 	if last == nil {
@@ -157,16 +161,16 @@ func (db *DB) filesQuery(q *meta.FileQuery) (string, []any, error) {
 	}
 	switch q.Sort {
 	case meta.ByCreated, "":
-		column, after = "f.created_at", at(last.CreatedAt)
+		column, index, after = "f.created_at", "files_created", at(last.CreatedAt)
 	case meta.ByName:
-		column, after = "f.name_folded", fold(last.Name)
+		column, index, after = "f.name_folded", "files_name", fold(last.Name)
 	case meta.BySize:
-		column, after = "f.size", last.Size
+		column, index, after = "f.size", "files_size", last.Size
 	default:
 		return "", nil, upload.Errorf(upload.Invalid, "", "", "Files cannot be sorted by %q.", q.Sort)
 	}
 	var b strings.Builder
-	b.WriteString(fileQuery + ` WHERE f.owner = ?`)
+	b.WriteString(` WHERE f.owner = ?`)
 	args := []any{q.Owner}
 	if q.Path != nil {
 		b.WriteString(` AND f.path = ?`)
@@ -176,21 +180,21 @@ func (db *DB) filesQuery(q *meta.FileQuery) (string, []any, error) {
 		b.WriteString(` AND f.name_folded LIKE ? ESCAPE '!'`)
 		args = append(args, "%"+escapeLike.Replace(fold(q.Name))+"%")
 	}
-	compare, order := " > ", " ASC"
-	if q.Desc {
-		compare, order = " < ", " DESC"
+	compare, order := "<", " DESC"
+	if !q.Desc {
+		compare, order = ">", " ASC"
 	}
-	switch {
-	case q.After == nil:
-	case db.dialect.rowValues:
-		b.WriteString(` AND (` + column + `, f.id)` + compare + `(?, ?)`)
-		args = append(args, after, q.After.ID)
-	default:
-		b.WriteString(` AND (` + column + compare + `? OR (` + column + ` = ? AND f.id` + compare + `?))`)
+	if q.After != nil {
+		// MySQL finds no place in an index for a pair, so it is told where the first of the two begins.
+		b.WriteString(` AND ` + column + ` ` + compare + `= ? AND (` + column + `, f.id) ` + compare + ` (?, ?)`)
 		args = append(args, after, after, q.After.ID)
 	}
-	b.WriteString(` ORDER BY ` + column + order + `, f.id` + order + ` LIMIT ?`)
-	return b.String(), append(args, q.Limit), nil
+	where, sorted := b.String(), ` ORDER BY `+column+order+`, f.id`+order
+	args = append(args, q.Limit)
+	if db.dialect.pageFirst {
+		return fileColumnsOf + `(SELECT f.id FROM files f` + fmt.Sprintf(db.dialect.byIndex, index) + where + sorted + ` LIMIT ?) p JOIN files f ON f.id = p.id` + joinedToFiles + sorted, args, nil
+	}
+	return fileQuery + where + sorted + ` LIMIT ?`, args, nil
 }
 
 var escapeLike = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")

@@ -27,8 +27,13 @@ type dialect struct {
 	// forUpdate makes a query lock the rows it finds until the commit. "": transactions that write come
 	// one after the other, so there is nothing to lock.
 	forUpdate string
-	// rowValues: an index is used for (a, b) > (?, ?).
-	rowValues bool
+	// pageFirst: a page of a listing is found in its index alone, and then the rows of it are looked up. Otherwise
+	// MariaDB reads an index from its end to the page, and PostgreSQL joins more than the page where it thinks
+	// that few rows match. SQLite does as it is told, and would sort the page again.
+	pageFirst bool
+	// byIndex says which index that is, with %s for its name, to a database that thinks an owner's whole
+	// listing as good as a part of it; "%.0s" says nothing.
+	byIndex string
 
 	writers  int           // transactions at a time
 	batch    int           // operations in one of them, at the most

@@ -26,7 +26,7 @@ func mysqlDialect() (dialect, error) {
 		goose: goose.DialectMySQL, migrations: migrations,
 		// The name is the server's, so it has that of the database in it; 64 characters at the most.
 		migrationLock: []string{`SELECT GET_LOCK(CONCAT('gantry-', LEFT(SHA1(DATABASE()), 32)), 600)`},
-		begin:         "START TRANSACTION", commit: commitText, forUpdate: " FOR UPDATE",
+		begin:         "START TRANSACTION", commit: commitText, forUpdate: " FOR UPDATE", pageFirst: true, byIndex: " FORCE INDEX (%s)",
 		writers: serverWriters, batch: serverBatch, patience: serverPatience,
 		kind: mysqlKind, conflict: mysqlConflict, lost: mysqlLost,
 	}, err

@@ -28,7 +28,7 @@ func postgresDialect() (dialect, error) {
 		goose: goose.DialectPostgres, migrations: migrations,
 		// Any number does, as long as it stays; it is the database's, not the server's.
 		migrationLock: []string{`SELECT 1 FROM set_config('lock_timeout', '600s', false)`, `SELECT 1 FROM pg_advisory_lock(4714711)`},
-		begin:         "BEGIN ISOLATION LEVEL READ COMMITTED", commit: postgresCommit, forUpdate: " FOR UPDATE", rowValues: true,
+		begin:         "BEGIN ISOLATION LEVEL READ COMMITTED", commit: postgresCommit, forUpdate: " FOR UPDATE", pageFirst: true, byIndex: "%.0s",
 		writers: serverWriters, batch: serverBatch, patience: serverPatience,
 		kind: postgresKind, conflict: postgresConflict, lost: postgresLost,
 	}, err
