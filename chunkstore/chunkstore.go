@@ -7,7 +7,6 @@ import (
 	"hash"
 	"io"
 	"iter"
-	"time"
 
 	"gantry/upload"
 )
@@ -114,29 +113,3 @@ type Health struct {
 	Reserved int64 // promised to open uploads and not yet received
 	Open     int   // open uploads
 }
-
-// View is what every node may know of open uploads, and the small shared state around them. It may
-// be lost at any time: nodes put their open uploads back from their journals.
-type View interface {
-	// Put makes an upload known until Remove.
-	Put(ctx context.Context, spec upload.Spec) error
-	// Remove forgets an upload; unknown ids are no error.
-	Remove(ctx context.Context, id string) error
-	// List returns ids of an owner's open uploads in the order of ids, those after the id given.
-	List(ctx context.Context, owner, after string, limit int) ([]string, error)
-	// ByKey returns the open upload that owner began with this Idempotency-Key, "" if none.
-	ByKey(ctx context.Context, owner, key string) (string, error)
-
-	// PutChallenge keeps a challenge until it expires.
-	PutChallenge(ctx context.Context, c upload.Challenge) error
-	// TakeChallenge returns a challenge once; upload.NotFound afterwards, and after it expired.
-	TakeChallenge(ctx context.Context, id string, now time.Time) (upload.Challenge, error)
-	// CountFailure counts a wrong proof against who and returns how many there were in the window
-	// that ends now.
-	CountFailure(ctx context.Context, who string, now time.Time) (int, error)
-	// Failures returns that number without counting.
-	Failures(ctx context.Context, who string, now time.Time) (int, error)
-}
-
-// FailureWindow is how long a wrong proof counts against its owner.
-const FailureWindow = time.Hour

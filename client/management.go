@@ -70,3 +70,28 @@ func (m *Management) change(ctx context.Context, id, what string) (AdminTransfer
 	err := m.c.call(ctx, request{method: http.MethodPost, path: "/transfers/" + url.PathEscape(id) + "/" + what}, &t)
 	return t, err
 }
+
+// Node is an upload node as an operator sees it.
+type Node struct {
+	ID       string    `json:"id"`
+	Address  string    `json:"address"`
+	State    string    `json:"state"` // alive, away, stopped or forgotten
+	SeenAt   time.Time `json:"seen_at"`
+	Stranded int64     `json:"stranded"` // contents that only it has and that cannot be reached
+}
+
+// Nodes lists the nodes of the cluster; none where there is no cluster.
+func (m *Management) Nodes(ctx context.Context) ([]Node, error) {
+	var p page[Node]
+	err := m.c.call(ctx, request{method: http.MethodGet, path: "/nodes"}, &p)
+	return p.Items, err
+}
+
+// ForgetNode gives a node up that will never be back, and returns how many contents are lost with it.
+func (m *Management) ForgetNode(ctx context.Context, id string) (lost int64, err error) {
+	var answer struct {
+		Lost int64 `json:"lost"`
+	}
+	err = m.c.call(ctx, request{method: http.MethodPost, path: "/nodes/" + url.PathEscape(id) + "/forget"}, &answer)
+	return answer.Lost, err
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -27,46 +28,55 @@ import (
 // EnvPrefix begins every environment variable: the setting "token_file" is GANTRY_TOKEN_FILE.
 const EnvPrefix = "GANTRY_"
 
-// Config is all settings of `gantry serve`. A field's `koanf` tag is its name in the file, upper case
+// Config is all settings of `gantry serve` and `gantry transfer`. A field's `koanf` tag is its name in the file, upper case
 // with EnvPrefix in the environment, and with dashes as a flag; `help` says what it does.
 type Config struct {
-	Listen       string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
-	Management   string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
-	Data         string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
-	TokenFile    string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
-	MaxSize      Bytes         `koanf:"max_size" help:"the largest file taken"`
-	MaxOpen      int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
-	Durability   string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
-	MinFree      Bytes         `koanf:"min_free" help:"no new uploads when less than this is free on the disk"`
-	UploadTTL    time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
-	DeleteGrace  time.Duration `koanf:"delete_grace" help:"how long content that no file refers to is kept"`
-	StagingGrace time.Duration `koanf:"staging_grace" help:"how long the staging copy is kept after the store's was verified"`
-	DedupScope   string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
-	Workers      int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
-	MinRate      Bytes         `koanf:"min_rate" help:"bytes per second that a request's body must keep up"`
-	Drain        time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
-	LogLevel     string        `koanf:"log_level" help:"debug, info, warn or error"`
-	LogFormat    string        `koanf:"log_format" help:"text or json"`
+	Listen             string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
+	Management         string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
+	Data               string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
+	Database           Secret        `koanf:"database" help:"mysql://USER:PASSWORD@HOST/NAME or postgres://… for several nodes; empty: SQLite in the data directory"`
+	Replicas           Secret        `koanf:"database_replicas" help:"URLs of read replicas of the database, separated by commas; listings come from them"`
+	TokenFile          string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
+	MaxSize            Bytes         `koanf:"max_size" help:"the largest file taken"`
+	MaxOpen            int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
+	Durability         string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
+	MinFree            Bytes         `koanf:"min_free" help:"no new uploads when less than this is free on the disk"`
+	UploadTTL          time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
+	DeleteGrace        time.Duration `koanf:"delete_grace" help:"how long content that no file refers to is kept"`
+	StagingGrace       time.Duration `koanf:"staging_grace" help:"how long the staging copy is kept after the store's was verified"`
+	DedupScope         string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
+	Workers            int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
+	Lease              time.Duration `koanf:"transfer_lease" help:"a transfer of which nothing is heard for so long is announced again and given to another worker"`
+	Redis              Addresses     `koanf:"redis" help:"Redis that nodes share, as redis://:password@host:6379; several URLs: a Cluster; redis+sentinel://host:26379/master; none: one node alone"`
+	Queue              URL           `koanf:"queue" help:"RabbitMQ broker, as amqp://user:password@host:5672/vhost; none: the queue is in the process"`
+	TransferProcess    bool          `koanf:"transfer_process" help:"leave transfers to gantry transfer, a process of its own on the same data; needs a queue"`
+	TransferManagement string        `koanf:"transfer_management" help:"management address of gantry transfer; keep it private"`
+	MinRate            Bytes         `koanf:"min_rate" help:"bytes per second that a request's body must keep up"`
+	Drain              time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
+	LogLevel           string        `koanf:"log_level" help:"debug, info, warn or error"`
+	LogFormat          string        `koanf:"log_format" help:"text or json"`
 }
 
 // Default is what holds where nothing else is said.
 func Default() Config {
 	return Config{
-		Listen:       "127.0.0.1:8080",
-		Management:   "127.0.0.1:8081",
-		Data:         "data",
-		MaxSize:      1 << 40,
-		MaxOpen:      100_000,
-		Durability:   "complete",
-		MinFree:      1 << 30,
-		UploadTTL:    7 * 24 * time.Hour,
-		DeleteGrace:  time.Hour,
-		StagingGrace: 10 * time.Minute,
-		DedupScope:   "user",
-		MinRate:      1 << 10,
-		Drain:        30 * time.Second,
-		LogLevel:     "info",
-		LogFormat:    "text",
+		Listen:             "127.0.0.1:8080",
+		Management:         "127.0.0.1:8081",
+		Data:               "data",
+		MaxSize:            1 << 40,
+		MaxOpen:            100_000,
+		Durability:         "complete",
+		MinFree:            1 << 30,
+		UploadTTL:          7 * 24 * time.Hour,
+		DeleteGrace:        time.Hour,
+		StagingGrace:       10 * time.Minute,
+		DedupScope:         "user",
+		Lease:              time.Minute,
+		TransferManagement: "127.0.0.1:8082",
+		MinRate:            1 << 10,
+		Drain:              30 * time.Second,
+		LogLevel:           "info",
+		LogFormat:          "text",
 	}
 }
 
@@ -113,16 +123,29 @@ func AddFlags(flags *pflag.FlagSet) {
 	flags.String("config", "", "YAML file with settings (GANTRY_CONFIG)")
 	for _, s := range Settings() {
 		flags.String(s.Flag, s.Default, s.Help+" ("+s.Env+")")
+		if s.Default == "false" { // a switch: without a value it is on
+			flags.Lookup(s.Flag).NoOptDefVal = "true"
+		}
+	}
+}
+
+// AddDataFlags defines those flags that say where data is, for commands that do not serve.
+func AddDataFlags(flags *pflag.FlagSet) {
+	var all pflag.FlagSet
+	AddFlags(&all)
+	for _, name := range []string{"config", "data", "database"} {
+		flags.AddFlag(all.Lookup(name))
 	}
 }
 
 // Load reads file, environment and flags over the defaults, and validates. It reports everything that
-// is wrong at once.
+// is wrong at once. Settings that have no flag in flags stay at their defaults.
 func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	k := koanf.New(".")
 	known := func(key string) bool {
 		return slices.ContainsFunc(Settings(), func(s Setting) bool { return s.Key == key })
 	}
+	wanted := func(key string) bool { return known(key) && flags.Lookup(strings.ReplaceAll(key, "_", "-")) != nil }
 	if err := k.Load(confmap.Provider(defaultMap(), "."), nil); err != nil {
 		return Config{}, err
 	}
@@ -135,6 +158,9 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 			if !known(key) {
 				return Config{}, fmt.Errorf("%s: there is no setting %q; \"gantry serve --help\" lists them", path, key)
 			}
+			if !wanted(key) {
+				fromFile.Delete(key)
+			}
 		}
 		if err := k.Merge(fromFile); err != nil {
 			return Config{}, err
@@ -145,7 +171,7 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
-			if !known(key) { // GANTRY_SERVER and the like belong to the client commands
+			if !wanted(key) { // GANTRY_SERVER and the like belong to the client commands
 				return "", nil
 			}
 			return key, value
@@ -224,8 +250,16 @@ func (c *Config) Validate() error {
 		refuse("listen: %s can be reached from other machines, and anybody there could read and write files. "+
 			"Make a token (for example: openssl rand -hex 32 > token; chmod 600 token) and name it with --token-file, or listen on 127.0.0.1", c.Listen)
 	}
-	if isAddress("management", c.Management) && !Loopback(c.Management) {
-		refuse("management: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", c.Management)
+	for _, private := range []struct{ name, address string }{{"management", c.Management}, {"transfer_management", c.TransferManagement}} {
+		if isAddress(private.name, private.address) && !Loopback(private.address) {
+			refuse("%s: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", private.name, private.address)
+		}
+	}
+	if c.Queue != "" && !c.Queue.isBroker() {
+		refuse("queue: this is not an address like amqp://user:password@host:5672/vhost")
+	}
+	if c.TransferProcess && c.Queue == "" {
+		refuse("transfer_process: another process can only be told of transfers by a queue. Set queue to the address of a RabbitMQ broker")
 	}
 	oneOf := func(name, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
@@ -239,7 +273,7 @@ func (c *Config) Validate() error {
 	for _, period := range []struct {
 		name  string
 		value time.Duration
-	}{{"upload_ttl", c.UploadTTL}, {"delete_grace", c.DeleteGrace}, {"staging_grace", c.StagingGrace}, {"drain", c.Drain}} {
+	}{{"upload_ttl", c.UploadTTL}, {"delete_grace", c.DeleteGrace}, {"staging_grace", c.StagingGrace}, {"transfer_lease", c.Lease}, {"drain", c.Drain}} {
 		if period.value <= 0 {
 			refuse("%s: %s is not a positive time", period.name, period.value)
 		}
@@ -256,7 +290,29 @@ func (c *Config) Validate() error {
 	if c.Data == "" {
 		refuse("data: a directory is needed")
 	}
+	for name, urls := range map[string][]string{"database": listOf(c.Database), "database_replicas": c.ReplicaURLs()} {
+		for _, text := range urls {
+			// No part of it may be printed.
+			if u, err := url.Parse(text); err != nil || u.Host == "" && u.RawQuery == "" || !slices.Contains([]string{"mysql", "mariadb", "postgres", "postgresql"}, u.Scheme) {
+				refuse("%s: not a URL like mysql://user:password@host:3306/name or postgres://user:password@host:5432/name; "+
+					"write what is special in user and password as %%XX", name)
+			}
+		}
+	}
+	if c.Replicas != "" && c.Database == "" {
+		refuse("database_replicas: SQLite has no replicas; set database")
+	}
 	return errors.Join(errs...)
+}
+
+// ReplicaURLs is Replicas one by one.
+func (c *Config) ReplicaURLs() []string { return listOf(c.Replicas) }
+
+func listOf(s Secret) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(string(s), ",")
 }
 
 // Loopback reports whether an address can only be reached from this machine.
@@ -288,11 +344,37 @@ func (c *Config) Token() (Secret, error) {
 	return Secret(token), nil
 }
 
+// URL is the address of a service. A password in it is never printed or logged; string(u) has it.
+type URL string
+
+func (u URL) String() string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return "[redacted]"
+	}
+	return parsed.Redacted()
+}
+
+// Format prints it without the password whatever the verb.
+func (u URL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
+
+// MarshalText keeps the password out of JSON and logs.
+func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+func (u URL) isBroker() bool {
+	parsed, err := url.Parse(string(u))
+	return err == nil && (parsed.Scheme == "amqp" || parsed.Scheme == "amqps") && parsed.Hostname() != ""
+}
+
 // Secret is text that is never printed or logged.
 type Secret string
 
-// Format prints a placeholder whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
+// Format prints a placeholder whatever the verb; nothing is no secret.
+func (s Secret) Format(f fmt.State, _ rune) {
+	if s != "" {
+		_, _ = io.WriteString(f, "[redacted]")
+	}
+}
 
 // MarshalText keeps the secret out of JSON and logs.
-func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+func (s Secret) MarshalText() ([]byte, error) { return fmt.Append(nil, s), nil }

@@ -116,6 +116,51 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// The queue's address has a password in it, which must not be seen in logs, messages or dumps.
+func TestQueue(t *testing.T) {
+	const address = "amqp://user:s3cr3t-word@broker.example:5672/vhost"
+	c, err := load(t, []string{"GANTRY_QUEUE=" + address}, "--transfer-process")
+	if err != nil || string(c.Queue) != address || !c.TransferProcess {
+		t.Fatalf("got %q, %v, %v", string(c.Queue), c.TransferProcess, err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("queue", "queue", c.Queue)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("queue", "queue", c.Queue)
+	fmt.Fprintf(&log, "%v %s %q %x %+v %v", c.Queue, c.Queue, c.Queue, c.Queue, c, &c)
+	if text := log.String(); strings.Contains(text, "s3cr3t") || strings.Contains(text, "733363") || !strings.Contains(text, "broker.example") {
+		t.Errorf("printed: %s", text)
+	}
+	for _, wrong := range []string{"http://h", "amqp://", "broker:5672", "amqp://user:s3cr3t-word@ho st/", "amqp://user:s3cr3t%zz@host"} {
+		_, err := load(t, nil, "--queue", wrong)
+		if err == nil || !strings.Contains(err.Error(), "queue: ") || strings.Contains(err.Error(), "s3cr3t") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+	if _, err := load(t, nil, "--transfer-process"); err == nil || !strings.Contains(err.Error(), "queue") {
+		t.Errorf("a transfer process without a queue: %v", err)
+	}
+}
+
+func TestDatabase(t *testing.T) {
+	const secret = "hunter2"
+	c, err := load(t, []string{"GANTRY_DATABASE=mysql://u:" + secret + "@h/db", "GANTRY_DATABASE_REPLICAS=mysql://a/db,mysql://b/db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ReplicaURLs(); len(got) != 2 || got[1] != "mysql://b/db" {
+		t.Errorf("replicas: %q", got)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", c, &c, c.Database); strings.Contains(text, secret) {
+		t.Errorf("the password was printed: %s", text)
+	}
+	for _, arg := range []string{"--database=" + secret, "--database=mysql:" + secret, "--database=redis://u:" + secret + "@h", "--database=mysql://u:" + secret + "/%zz@h/db", "--database-replicas=mysql://u:" + secret + "@h/db"} {
+		_, err := load(t, nil, arg)
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "database") {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+}
+
 func TestLoopback(t *testing.T) {
 	for address, want := range map[string]bool{
 		"127.0.0.1:1": true, "localhost:0": true, "[::1]:80": true, "127.8.9.1:1": true,

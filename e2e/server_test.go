@@ -41,13 +41,13 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// server is one data directory and the process that serves it, if one runs.
-type server struct {
-	t    testing.TB
-	data string
-	addr string // the same after every restart
-	args []string
-	http *http.Client
+// process is a gantry command that goes on until it is stopped, and that can be started again.
+type process struct {
+	t     testing.TB
+	args  []string
+	env   []string // beside the test's own
+	ready string   // begins the line that says that it is
+	said  func(line string)
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -55,54 +55,52 @@ type server struct {
 	log  bytes.Buffer
 }
 
-func newServer(t testing.TB, args ...string) *server {
+func newProcess(t testing.TB, ready string, args ...string) *process {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	s := &server{
-		t: t, data: t.TempDir(), addr: addr, args: args,
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute},
-	}
+	p := &process{t: t, args: args, ready: ready, said: func(string) {}}
 	t.Cleanup(func() {
-		s.kill()
-		s.http.CloseIdleConnections()
+		p.kill()
 		if t.Failed() {
-			t.Logf("server log:\n%s", s.logTail())
+			t.Logf("log of gantry %s:\n%s", p.args[0], p.logTail())
 		}
 	})
-	return s
+	return p
 }
 
-func (s *server) logTail() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	text := s.log.String()
+func (p *process) logTail() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	text := p.log.String()
 	return text[max(0, len(text)-4000):]
 }
 
-// start runs the binary and returns when it says that it listens.
-func (s *server) start() {
-	s.t.Helper()
-	args := append([]string{"serve", "--listen", s.addr, "--management", "127.0.0.1:0", "--data", s.data, "--min-free", "1MiB"}, s.args...)
-	cmd := exec.Command(binary, args...)
+// Write is for what the process says.
+func (p *process) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(text)
+}
+
+// start runs the command and returns when it says that it is ready.
+func (p *process) start() {
+	p.t.Helper()
+	cmd := exec.Command(binary, p.args...)
+	cmd.Env = append(os.Environ(), p.env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		s.t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	cmd.Stderr = lockedWriter{s}
+	cmd.Stderr = p
 	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	ready, done := make(chan bool, 1), make(chan struct{})
 	go func() {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			fmt.Fprintln(lockedWriter{s}, lines.Text())
-			if strings.HasPrefix(lines.Text(), "listening on http://") {
+			fmt.Fprintln(p, lines.Text())
+			p.said(lines.Text())
+			if strings.HasPrefix(lines.Text(), p.ready) {
 				ready <- true
 			}
 		}
@@ -113,39 +111,66 @@ func (s *server) start() {
 	select {
 	case ok := <-ready:
 		if !ok {
-			s.t.Fatalf("the server did not start:\n%s", s.logTail())
+			p.t.Fatalf("gantry %s did not start:\n%s", p.args[0], p.logTail())
 		}
 	case <-time.After(30 * time.Second):
-		s.t.Fatalf("the server was not ready after 30 s:\n%s", s.logTail())
+		p.t.Fatalf("gantry %s was not ready after 30 s:\n%s", p.args[0], p.logTail())
 	}
-	s.mu.Lock()
-	s.cmd, s.done = cmd, done
-	s.mu.Unlock()
+	p.mu.Lock()
+	p.cmd, p.done = cmd, done
+	p.mu.Unlock()
 }
 
 // kill is kill -9; it returns when the process is gone.
-func (s *server) kill() { s.signal(syscall.SIGKILL) }
+func (p *process) kill() { p.end(syscall.SIGKILL) }
 
-// stop asks the server to end.
-func (s *server) stop() { s.signal(syscall.SIGTERM) }
+// stop asks the process to end.
+func (p *process) stop() { p.end(syscall.SIGTERM) }
 
-func (s *server) signal(sig os.Signal) {
-	s.mu.Lock()
-	cmd, done := s.cmd, s.done
-	s.cmd = nil
-	s.mu.Unlock()
+func (p *process) end(sig os.Signal) {
+	p.mu.Lock()
+	cmd, done := p.cmd, p.done
+	p.cmd = nil
+	p.mu.Unlock()
 	if cmd != nil {
 		_ = cmd.Process.Signal(sig)
 		<-done
 	}
 }
 
-type lockedWriter struct{ s *server }
+// signal sends a signal that does not end the process.
+func (p *process) signal(sig os.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Error(err)
+	}
+}
 
-func (w lockedWriter) Write(p []byte) (int, error) {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	return w.s.log.Write(p)
+// server is one data directory and the process that serves it, if one runs.
+type server struct {
+	*process
+	data string
+	addr string // the same after every restart
+	http *http.Client
+}
+
+func newServer(t testing.TB, args ...string) *server {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	data := t.TempDir()
+	args = append([]string{"serve", "--listen", addr, "--management", "127.0.0.1:0", "--data", data, "--min-free", "1MiB"}, args...)
+	s := &server{
+		process: newProcess(t, "listening on http://", args...), data: data, addr: addr,
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute},
+	}
+	t.Cleanup(s.http.CloseIdleConnections)
+	return s
 }
 
 // errDown is returned by do when the server could not be reached or died while answering.

@@ -17,6 +17,8 @@ type DB interface {
 	Catalog
 	Outbox
 	Collector
+	Nodes
+	Leases
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
 	// Close waits for what is going on. Calls after it are upload.Unavailable.
@@ -181,7 +183,8 @@ type Outbox interface {
 	// Backlog counts the transfers that are not final and says when the oldest was made.
 	Backlog(ctx context.Context, now time.Time) (Backlog, error)
 
-	// Droppable returns blobs stored and verified before the time given whose staging copy is on node.
+	// Droppable returns blobs whose staging copy is on node and not needed: those stored and verified before
+	// the time given, and those that are being deleted.
 	Droppable(ctx context.Context, node string, verifiedBefore time.Time, limit int) ([]upload.Blob, error)
 	// StagingDropped records that the staging copy is gone. If no store has the blob, it is lost.
 	StagingDropped(ctx context.Context, blobID string) error
@@ -214,12 +217,22 @@ type Backlog struct {
 	Oldest  time.Time // when the oldest waiting one was made; zero if none
 }
 
+// CollectQuery says what Collect looks for.
+type CollectQuery struct {
+	Fence           Fence
+	Node            string // leave out what has a staging copy on another node: that node deletes it first; "": all
+	CondemnedBefore time.Time
+	Now             time.Time
+	Limit           int
+}
+
 // Collector is what the janitor and the doctor need.
 type Collector interface {
 	// Collect moves condemned blobs without references to deleting, those condemned before the time
-	// given and not held by a worker, and returns all that are deleting, the longest condemned first.
-	// Their transfers are cancelled, and nothing can refer to them any more.
-	Collect(ctx context.Context, condemnedBefore, now time.Time, limit int) ([]upload.Blob, error)
+	// given and not held by a worker, and returns those that are deleting, the longest condemned first.
+	// Their transfers are cancelled, and nothing can refer to them any more. upload.Conflict if the fence
+	// fell.
+	Collect(ctx context.Context, q CollectQuery) ([]upload.Blob, error)
 	// Deleted forgets a blob whose bytes are gone. It may be repeated; upload.Conflict if the blob is not
 	// being deleted.
 	Deleted(ctx context.Context, blobID string) error

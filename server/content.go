@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"gantry/chunkstore"
+	"gantry/server/ingest"
 	"gantry/upload"
 )
 
@@ -32,7 +33,10 @@ type opener func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // fileContent sends a file: whole, one range, or a few (multipart/byteranges).
 func (s *Server) fileContent(c echo.Context) (err error) {
 	r, h := c.Request(), c.Response().Header()
-	content, err := s.uploads.Content(r.Context(), s.opt.Owner, c.Param("id"))
+	content, err := s.uploads.Content(r.Context(), s.owner(c), c.Param("id"))
+	if e, ok := errors.AsType[*ingest.ElsewhereError](err); ok && s.isElsewhere(c, e.Node) {
+		return s.pass(c, e.Node)
+	}
 	if err != nil {
 		return err
 	}
@@ -78,7 +82,7 @@ func (s *Server) fileContent(c echo.Context) (err error) {
 // uploadContent sends the part of an open upload that is contiguous and hashed: always 206.
 func (s *Server) uploadContent(c echo.Context) (err error) {
 	r, h := c.Request(), c.Response().Header()
-	prefix, err := s.uploads.Prefix(r.Context(), s.opt.Owner, c.Param("id"))
+	prefix, err := s.uploads.Prefix(r.Context(), s.owner(c), c.Param("id"))
 	if err != nil {
 		return err
 	}

@@ -249,6 +249,8 @@ func managementCalls() []call {
 		{"GET", "/transfers", "", ""},
 		{"POST", "/transfers/1/retry", "", ""},
 		{"POST", "/transfers/1/cancel", "", ""},
+		{"GET", "/nodes", "", ""},
+		{"POST", "/nodes/1/forget", "", ""},
 	}
 }
 

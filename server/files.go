@@ -42,7 +42,7 @@ func (s *Server) postFiles(c echo.Context) error {
 		}
 		request.SHA1 = &sum
 	}
-	file, err := s.uploads.PutFile(r.Context(), s.opt.Owner, request, body)
+	file, err := s.uploads.PutFile(r.Context(), s.owner(c), request, body)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func mainType(contentType string) string {
 }
 
 func (s *Server) getFile(c echo.Context) error {
-	file, err := s.uploads.File(c.Request().Context(), s.opt.Owner, c.Param("id"))
+	file, err := s.uploads.File(c.Request().Context(), s.owner(c), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *Server) getFile(c echo.Context) error {
 }
 
 func (s *Server) fileTransfer(c echo.Context) error {
-	file, err := s.uploads.File(c.Request().Context(), s.opt.Owner, c.Param("id"))
+	file, err := s.uploads.File(c.Request().Context(), s.owner(c), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (s *Server) updateFile(c echo.Context) error {
 	if err := decode(c, &r, s.opt.MaxJSON, false); err != nil {
 		return err
 	}
-	file, err := s.uploads.UpdateFile(c.Request().Context(), s.opt.Owner, c.Param("id"), meta.FileChange{Name: r.Name, Path: r.Path, Metadata: r.Metadata})
+	file, err := s.uploads.UpdateFile(c.Request().Context(), s.owner(c), c.Param("id"), meta.FileChange{Name: r.Name, Path: r.Path, Metadata: r.Metadata})
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Server) updateFile(c echo.Context) error {
 }
 
 func (s *Server) deleteFile(c echo.Context) error {
-	if err := s.uploads.DeleteFile(c.Request().Context(), s.opt.Owner, c.Param("id")); err != nil {
+	if err := s.uploads.DeleteFile(c.Request().Context(), s.owner(c), c.Param("id")); err != nil {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)
@@ -133,7 +133,7 @@ func (s *Server) fileQuery(c echo.Context) (meta.FileQuery, error) {
 	if err != nil {
 		return meta.FileQuery{}, err
 	}
-	q := meta.FileQuery{Owner: s.opt.Owner, Name: params.Get("name"), Sort: meta.ByCreated, Desc: true, Limit: limit}
+	q := meta.FileQuery{Owner: s.owner(c), Name: params.Get("name"), Sort: meta.ByCreated, Desc: true, Limit: limit}
 	if len(q.Name) > upload.MaxNameBytes {
 		return meta.FileQuery{}, upload.Errorf(upload.Invalid, "", "", "\"name\" has at most %d bytes, as names have. Take a shorter one.", upload.MaxNameBytes)
 	}

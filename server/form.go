@@ -122,7 +122,7 @@ func (s *Server) storePart(c echo.Context, part *multipart.Part, content *partRe
 		// FileName is the last element of what the client calls the file, and data only.
 		Name: part.FileName(), Path: path, ContentType: part.Header.Get("Content-Type"), Key: key,
 	}
-	return s.uploads.PutFile(c.Request().Context(), s.opt.Owner, request, d.body(c, content, -1))
+	return s.uploads.PutFile(c.Request().Context(), s.owner(c), request, d.body(c, content, -1))
 }
 
 // partKey is the Idempotency-Key of one file of a form: a repeated form has the same files in the same

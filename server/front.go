@@ -14,6 +14,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"gantry/server/forward"
 	"gantry/upload"
 )
 
@@ -37,6 +38,7 @@ type front struct {
 	pace    pace
 	stall   time.Duration // how long the receiver of an answer may take nothing; 0: forever
 
+	forward      *forward.Forwarder // admits what other nodes pass on; nil: there are none
 	token        *[sha256.Size]byte // of the token that /v1/ needs; nil: none
 	loopbackOnly bool               // answer only requests for a loopback name
 	crossOrigin  *http.CrossOriginProtection
@@ -96,7 +98,11 @@ func (f *front) around(next echo.HandlerFunc) echo.HandlerFunc {
 // call runs the handler if the request may pass. A panic becomes an error.
 func (f *front) call(c echo.Context, next echo.HandlerFunc) (err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler: // an answer that was passed on broke off
+			err = &upload.Error{Op: "server.call", Kind: upload.Unavailable, Err: http.ErrAbortHandler}
+		default:
 			err = &upload.Error{Op: "server.call", Kind: upload.Internal, Err: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
 		}
 	}()
@@ -109,6 +115,12 @@ func (f *front) call(c echo.Context, next echo.HandlerFunc) (err error) {
 // admit decides whether a request may pass.
 func (f *front) admit(c echo.Context) error {
 	r := c.Request()
+	if f.forward != nil {
+		if from, err := f.forward.Admit(r); from != nil || err != nil {
+			f.passedOn(c, from)
+			return err
+		}
+	}
 	if f.loopbackOnly && !isLoopbackHost(r.Host) {
 		// A foreign site whose name was made to point here (DNS rebinding) asks for its own name.
 		return upload.Errorf(upload.Forbidden, "", "", "Without a login this server answers only to localhost and loopback addresses. Set a token to reach it by other names.")

@@ -33,13 +33,15 @@ type Transfers interface {
 
 // Check is one condition of readiness.
 type Check struct {
-	Name string
-	Run  func(ctx context.Context) error // the error's text is shown on /readyz
+	Name     string
+	Run      func(ctx context.Context) error // the error's text is shown on /readyz
+	Advisory bool                            // shown; without it the process does its work all the same
 }
 
 // ManagementDeps is what the management listener shows and works on.
 type ManagementDeps struct {
 	Transfers Transfers
+	Nodes     Nodes
 	Wake      func()                   // tells the relay that a transfer was made due; may be nil
 	Checks    []Check                  // of readiness, beside "serving"
 	Health    func() chunkstore.Health // of staging, for the metrics; may be nil
@@ -76,6 +78,8 @@ func (s *Server) Management(deps ManagementDeps) http.Handler {
 	e.GET("/transfers", m.transfers)
 	e.POST("/transfers/:id/retry", m.change(deps.Transfers.RetryTransfer))
 	e.POST("/transfers/:id/cancel", m.change(deps.Transfers.CancelTransfer))
+	e.GET("/nodes", m.nodes)
+	e.POST("/nodes/:id/forget", m.forgetNode)
 	e.GET("/debug/pprof/*", echo.WrapHandler(http.HandlerFunc(pprof.Index)))
 	e.GET("/debug/pprof/cmdline", echo.WrapHandler(http.HandlerFunc(pprof.Cmdline)))
 	e.GET("/debug/pprof/profile", echo.WrapHandler(http.HandlerFunc(pprof.Profile)))
@@ -118,8 +122,8 @@ func (m *management) ready(c echo.Context) error {
 	}
 	wg.Wait()
 	status := http.StatusOK
-	for _, check := range answer.Checks {
-		if !check.OK {
+	for i, check := range answer.Checks {
+		if !check.OK && (i == 0 || !m.Checks[i-1].Advisory) {
 			answer.Ready, status = false, http.StatusServiceUnavailable
 		}
 	}

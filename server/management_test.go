@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -17,19 +18,24 @@ import (
 func TestManagement(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	n := newNode(t, Options{Metrics: reg, Log: slog.New(slog.DiscardHandler)})
-	var broken error
+	var broken, away error
 	woken := 0
 	m := serveHandler(t, n.server.Management(ManagementDeps{
-		Transfers: n.db, Registry: reg, Version: "v1.2.3", Health: n.staging.Health, Wake: func() { woken++ },
+		Transfers: n.db, Nodes: n.db, Registry: reg, Version: "v1.2.3", Health: n.staging.Health, Wake: func() { woken++ },
 		Checks: []Check{
 			{Name: "database", Run: n.db.Ping},
 			{Name: "other", Run: func(context.Context) error { return broken }},
+			{Name: "queue", Run: func(context.Context) error { return away }, Advisory: true},
 		},
 	}))
 	if a := m.do("GET", "/healthz", nil).want(t, 200, ""); a.body != "ok\n" {
 		t.Errorf("healthz: %q", a.body)
 	}
-	if a := m.do("GET", "/readyz", nil).want(t, 200, ""); a.body != `{"ready":true,"checks":[{"name":"serving","ok":true},{"name":"database","ok":true},{"name":"other","ok":true}]}`+"\n" {
+	if a := m.do("GET", "/readyz", nil).want(t, 200, ""); a.body != `{"ready":true,"checks":[{"name":"serving","ok":true},{"name":"database","ok":true},{"name":"other","ok":true},{"name":"queue","ok":true}]}`+"\n" {
+		t.Errorf("readyz: %s", a.body)
+	}
+	away = errors.New("no broker")
+	if a := m.do("GET", "/readyz", nil).want(t, 200, ""); !strings.Contains(a.body, `{"name":"queue","ok":false,"reason":"no broker"}`) {
 		t.Errorf("readyz: %s", a.body)
 	}
 	broken = errors.New("on fire")
@@ -111,6 +117,8 @@ func TestManagementFailures(t *testing.T) {
 		m.do("GET", "/transfers", nil).want(t, status, code)
 		m.do("POST", "/transfers/1/retry", nil).want(t, status, code)
 		m.do("POST", "/transfers/1/cancel", nil).want(t, status, code)
+		m.do("GET", "/nodes", nil).want(t, status, code)
+		m.do("POST", "/nodes/1/forget", nil).want(t, status, code)
 		// What cannot be known is left out; the rest of the metrics is there.
 		if a := m.do("GET", "/metrics", nil).want(t, 200, ""); strings.Contains(a.body, "gantry_transfer_queue_depth") || !strings.Contains(a.body, "gantry_build_info") {
 			t.Errorf("metrics: %.200s", a.body)
@@ -120,7 +128,7 @@ func TestManagementFailures(t *testing.T) {
 
 func TestReadinessChecksThatHang(t *testing.T) {
 	s := New(&stub{}, Options{})
-	h := s.Management(ManagementDeps{Transfers: stubTransfers{}, Registry: prometheus.NewRegistry(), CheckTimeout: testWindow, Checks: []Check{
+	h := s.Management(ManagementDeps{Transfers: stubTransfers{}, Nodes: stubNodes{}, Registry: prometheus.NewRegistry(), CheckTimeout: testWindow, Checks: []Check{
 		{Name: "hangs", Run: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
 		{Name: "fine", Run: func(context.Context) error { return nil }},
 	}})
@@ -132,8 +140,41 @@ func TestReadinessChecksThatHang(t *testing.T) {
 
 func TestManagementForAnyHost(t *testing.T) {
 	s := New(&stub{}, Options{})
-	h := s.Management(ManagementDeps{Transfers: stubTransfers{}, Registry: prometheus.NewRegistry(), AnyHost: true})
+	h := s.Management(ManagementDeps{Transfers: stubTransfers{}, Nodes: stubNodes{}, Registry: prometheus.NewRegistry(), AnyHost: true})
 	m := serveHandler(t, h)
 	m.do("GET", "/healthz", nil, "Host: gantry-0.gantry:8081").want(t, 200, "")
 	m.do("POST", "/transfers/1/cancel", nil, "Host: gantry-0.gantry:8081", "Origin: http://evil.example").want(t, http.StatusForbidden, "forbidden")
+}
+
+func TestManagedNodes(t *testing.T) {
+	n := newNode(t, Options{})
+	m := serveHandler(t, n.server.Management(ManagementDeps{Transfers: n.db, Nodes: n.db, Registry: prometheus.NewRegistry(), Version: "test"}))
+	if a := m.do("GET", "/nodes", nil).want(t, 200, ""); a.body != `{"items":[]}`+"\n" {
+		t.Errorf("no nodes: %s", a.body)
+	}
+	long := time.Now().Add(-time.Hour)
+	for id, at := range map[string]time.Time{"n1": long, "n2": time.Now(), "n3": time.Now()} {
+		if _, err := n.db.Join(t.Context(), id, "http://"+id, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.db.Leave(t.Context(), "n3", 1, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	file := n.storeFile("a", []byte("abc")) // on n1
+	m.do("GET", "/nodes?a=%zz", nil).want(t, 400, "invalid_request")
+	m.do("POST", "/nodes/n1/forget", nil, "Origin: http://evil.example").want(t, 403, "forbidden")
+	m.do("POST", "/nodes/n2/forget", nil).want(t, 409, "conflict")
+	m.do("POST", "/nodes/n9/forget", nil).want(t, 404, "not_found")
+	n.do("GET", "/v1/files/"+file.ID+"/content", nil).want(t, 200, "")
+	if a := m.do("POST", "/nodes/n1/forget", nil).want(t, 200, ""); a.body != `{"lost":1}`+"\n" {
+		t.Errorf("forget: %s", a.body)
+	}
+	n.do("GET", "/v1/files/"+file.ID+"/content", nil).want(t, 410, "gone")
+	a := m.do("GET", "/nodes?", nil).want(t, 200, "")
+	for _, want := range []string{`"id":"n1","address":"http://n1","state":"forgotten"`, `"id":"n2","address":"http://n2","state":"alive"`, `"id":"n3","address":"http://n3","state":"stopped"`} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("no %s in %s", want, a.body)
+		}
+	}
 }

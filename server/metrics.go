@@ -17,6 +17,7 @@ type metrics struct {
 	chunks   prometheus.Gauge
 	chunk    prometheus.Histogram
 	finish   prometheus.Histogram
+	forward  *prometheus.CounterVec // result: passed, failed
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -46,10 +47,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			NativeHistogramMinResetDuration: time.Hour,
 		}),
 	}
+	m.forward = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gantry_forwarded_requests_total", Help: "Requests passed on to the node that has what they are about.",
+	}, []string{"result"})
 	if reg != nil {
-		reg.MustRegister(m.requests, m.chunks, m.chunk, m.finish)
+		reg.MustRegister(m.requests, m.chunks, m.chunk, m.finish, m.forward)
 	}
 	return m
+}
+
+func (m *metrics) forwarded(err error) {
+	result := "passed"
+	if err != nil {
+		result = "failed"
+	}
+	m.forward.WithLabelValues(result).Inc()
 }
 
 func (m *metrics) observe(c echo.Context, failure upload.Kind, start time.Time) {

@@ -89,7 +89,7 @@ func newNodeOn(t testing.TB, opt Options, staging func(vfs.FS) vfs.FS) *node {
 	must(err)
 	n.staging, err = disk.Open(staging(tree("staging")), disk.Options{Now: n.clock.Now, BootID: "test", StallAfter: 100 * time.Millisecond})
 	must(err)
-	n.store, err = local.Open(tree("store"))
+	n.store, err = local.Open(tree("store"), "n1")
 	must(err)
 	n.service = ingest.New(ingest.Options{Node: "n1", MaxSize: testMaxSize, Store: "local"}, ingest.Deps{
 		Staging: n.staging, View: memory.New(), DB: n.db, Stores: map[string]store.Store{"local": n.store},

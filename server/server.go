@@ -18,6 +18,7 @@ import (
 
 	"gantry/chunkstore"
 	"gantry/meta"
+	"gantry/server/forward"
 	"gantry/server/ingest"
 	"gantry/upload"
 )
@@ -47,6 +48,11 @@ type Options struct {
 	// server must listen on a loopback address.
 	Token string
 	Owner string // whose uploads and files these are; "local"
+
+	// Node is this node's id, and Forward passes requests for what another node has on to it. nil: there
+	// is only this node.
+	Node    string
+	Forward *forward.Forwarder
 
 	MinRate  int64         // bytes per second that a body must make on average; 1 KiB
 	Window   time.Duration // over which that average is taken; 30 s
@@ -90,12 +96,13 @@ type Server struct {
 	draining atomic.Bool
 }
 
-// New makes a front for uploads.
+// New makes a front for uploads; nil for a process that only has a Management.
 func New(uploads Uploads, opt Options) *Server {
 	s := &Server{uploads: uploads, opt: opt.withDefaults()}
 	s.metrics = newMetrics(s.opt.Metrics)
 	f := s.front()
 	f.stall = s.opt.Stall
+	f.forward = s.opt.Forward
 	if s.opt.Token == "" {
 		f.crossOrigin = http.NewCrossOriginProtection()
 		f.loopbackOnly = true
@@ -123,14 +130,14 @@ func (s *Server) Handler() http.Handler { return s.api }
 func (s *Server) routes(e *echo.Echo) {
 	e.POST("/v1/uploads", s.initUpload)
 	e.GET("/v1/uploads", s.listUploads)
-	e.GET("/v1/uploads/:id", s.uploadStatus)
-	e.DELETE("/v1/uploads/:id", s.cancelUpload)
-	e.PUT("/v1/uploads/:id/chunks", s.putChunk)
-	e.PUT("/v1/uploads/:id/chunks/:index", s.putChunk)
-	e.POST("/v1/uploads/:id/instant", s.instantUpload)
-	e.POST("/v1/uploads/:id/complete", s.completeUpload)
-	e.GET("/v1/uploads/:id/content", s.uploadContent)
-	e.HEAD("/v1/uploads/:id/content", s.uploadContent)
+	e.GET("/v1/uploads/:id", s.atOwner(s.uploadStatus))
+	e.DELETE("/v1/uploads/:id", s.atOwner(s.cancelUpload))
+	e.PUT("/v1/uploads/:id/chunks", s.atOwner(s.putChunk))
+	e.PUT("/v1/uploads/:id/chunks/:index", s.atOwner(s.putChunk))
+	e.POST("/v1/uploads/:id/instant", s.atOwner(s.instantUpload))
+	e.POST("/v1/uploads/:id/complete", s.atOwner(s.completeUpload))
+	e.GET("/v1/uploads/:id/content", s.atOwner(s.uploadContent))
+	e.HEAD("/v1/uploads/:id/content", s.atOwner(s.uploadContent))
 
 	e.POST("/v1/files", s.postFiles)
 	e.GET("/v1/files", s.listFiles)

@@ -106,11 +106,23 @@ func (s stubTransfers) Backlog(context.Context, time.Time) (meta.Backlog, error)
 	return meta.Backlog{}, s.err
 }
 
+// stubNodes is a registry that fails.
+type stubNodes struct{ err error }
+
+func (s stubNodes) Nodes(context.Context) ([]meta.Node, error) { return nil, s.err }
+func (s stubNodes) Forget(context.Context, string, time.Time) (int64, error) {
+	return 0, s.err
+}
+
 func newManagement(_ testing.TB, s *Server, transfers Transfers) http.Handler {
 	if transfers == nil {
 		transfers = stubTransfers{}
 	}
-	return s.Management(ManagementDeps{Transfers: transfers, Registry: prometheus.NewRegistry(), Version: "test"})
+	nodes := stubNodes{}
+	if failing, ok := transfers.(stubTransfers); ok {
+		nodes.err = failing.err
+	}
+	return s.Management(ManagementDeps{Transfers: transfers, Nodes: nodes, Registry: prometheus.NewRegistry(), Version: "test"})
 }
 
 // serveHandler runs a handler on a loopback port and returns a client for it whose answers are checked

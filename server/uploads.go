@@ -35,7 +35,7 @@ func (s *Server) initUpload(c echo.Context) error {
 	if err := decode(c, &r, s.opt.MaxJSON, false); err != nil {
 		return err
 	}
-	opened, _, err := s.uploads.Init(c.Request().Context(), s.opt.Owner, ingest.InitRequest{
+	opened, _, err := s.uploads.Init(c.Request().Context(), s.owner(c), ingest.InitRequest{
 		Name: r.Name, Path: r.Path, Size: r.Size, SHA1: r.SHA1, Hint: r.Hint, ChunkSize: r.ChunkSize,
 		ContentType: r.ContentType, Metadata: r.Metadata, Replaces: r.Replaces, Key: key,
 	})
@@ -55,7 +55,7 @@ func (s *Server) initUpload(c echo.Context) error {
 }
 
 func (s *Server) uploadStatus(c echo.Context) error {
-	status, err := s.uploads.Status(c.Request().Context(), s.opt.Owner, c.Param("id"))
+	status, err := s.uploads.Status(c.Request().Context(), s.owner(c), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (s *Server) listUploads(c echo.Context) error {
 	if _, ok := upload.ParseUploadID(after); after != "" && !ok {
 		return badCursor()
 	}
-	page, err := s.uploads.Uploads(c.Request().Context(), s.opt.Owner, after, limit)
+	page, err := s.uploads.Uploads(c.Request().Context(), s.owner(c), after, limit)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (s *Server) putChunk(c echo.Context) error {
 	}
 	s.metrics.chunks.Inc()
 	start := time.Now()
-	err = s.uploads.PutChunk(r.Context(), s.opt.Owner, c.Param("id"), index, body)
+	err = s.uploads.PutChunk(r.Context(), s.owner(c), c.Param("id"), index, body)
 	s.metrics.chunks.Dec()
 	if err != nil {
 		return err
@@ -178,7 +178,7 @@ func (s *Server) instantUpload(c echo.Context) error {
 	if r.Proof != nil && len(r.Proof.Leaves) > upload.ChallengeLeaves {
 		return upload.Errorf(upload.Invalid, "", "", "A proof has at most %d leaves. Send those of the challenge.", upload.ChallengeLeaves)
 	}
-	result, err := s.uploads.Instant(c.Request().Context(), s.opt.Owner, c.Param("id"), ingest.InstantRequest{SHA1: *r.SHA1, Proof: r.Proof})
+	result, err := s.uploads.Instant(c.Request().Context(), s.owner(c), c.Param("id"), ingest.InstantRequest{SHA1: *r.SHA1, Proof: r.Proof})
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (s *Server) completeUpload(c echo.Context) error {
 		return err
 	}
 	start := time.Now()
-	file, err := s.uploads.Complete(c.Request().Context(), s.opt.Owner, c.Param("id"), ingest.CompleteRequest{SHA1: r.SHA1, Size: r.Size})
+	file, err := s.uploads.Complete(c.Request().Context(), s.owner(c), c.Param("id"), ingest.CompleteRequest{SHA1: r.SHA1, Size: r.Size})
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (s *Server) completeUpload(c echo.Context) error {
 }
 
 func (s *Server) cancelUpload(c echo.Context) error {
-	if err := s.uploads.Cancel(c.Request().Context(), s.opt.Owner, c.Param("id")); err != nil {
+	if err := s.uploads.Cancel(c.Request().Context(), s.owner(c), c.Param("id")); err != nil {
 		return err
 	}
 	return c.NoContent(http.StatusNoContent)

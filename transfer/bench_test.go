@@ -81,7 +81,7 @@ func bench(b *testing.B, size int64, copying bool) {
 	}
 	staging := must(disk.Open(tree("staging"), disk.Options{}))(b)
 	b.Cleanup(func() { _ = staging.Close() })
-	var st store.Store = must(local.Open(tree("store")))(b)
+	var st store.Store = must(local.Open(tree("store"), "n1"))(b)
 	if copying {
 		st = copied{st}
 	}
@@ -95,7 +95,7 @@ func bench(b *testing.B, size int64, copying bool) {
 		Transfer: upload.Transfer{BlobID: "b", Node: node, Store: storeName, Size: size},
 		Blob:     upload.Blob{ID: "b", Size: size, CRC32C: storetest.DigestsOf(data).CRC32C, Node: node},
 	}}
-	w := transfer.New(transfer.Options{Node: node}, transfer.Deps{
+	w := transfer.NewWorker(transfer.Options{Node: node}, transfer.Deps{
 		Outbox: outbox, Staging: staging, Stores: map[string]store.Store{storeName: st}, Queue: memory.New(),
 	})
 	b.SetBytes(size)
@@ -107,7 +107,7 @@ func bench(b *testing.B, size int64, copying bool) {
 			outbox.job.Blob.Staging = stageOne()
 			b.StartTimer()
 		}
-		if err := w.Handle(b.Context(), "t"); err != nil {
+		if err := w.Handle(b.Context(), "t", ignored); err != nil {
 			b.Fatal(err)
 		}
 		n++

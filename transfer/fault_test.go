@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"gantry/store/storetest"
-	"gantry/transfer"
 	"gantry/transfer/queue"
 	"gantry/upload"
 )
@@ -25,28 +24,26 @@ type unruly struct {
 	held []string
 }
 
-func (u *unruly) Publish(ctx context.Context, node, id string) error {
+func (u *unruly) Publish(ctx context.Context, node string, ids ...string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.held = append(u.held, id, id)
+	u.held = append(append(u.held, ids...), ids...)
 	if len(u.held) < 6 && rand.IntN(4) > 0 {
 		return nil // later, with others; the end of the test is when the sweep finds it
 	}
 	rand.Shuffle(len(u.held), func(i, j int) { u.held[i], u.held[j] = u.held[j], u.held[i] })
-	for _, id := range u.held {
-		if err := u.Queue.Publish(ctx, node, id); err != nil {
-			return err
-		}
+	if err := u.Queue.Publish(ctx, node, u.held...); err != nil {
+		return err
 	}
 	u.held = u.held[:len(u.held)/2] // and some once more
 	return nil
 }
 
-func (u *unruly) Consume(ctx context.Context, node string, workers int, handle func(context.Context, string) error) error {
-	return u.Queue.Consume(ctx, node, workers, func(ctx context.Context, id string) error {
+func (u *unruly) Consume(ctx context.Context, node string, workers int, handle queue.Handler) error {
+	return u.Queue.Consume(ctx, node, workers, func(ctx context.Context, id string, ack func()) error {
 		var twice sync.WaitGroup
-		twice.Go(func() { _ = handle(ctx, id) })
-		err := handle(ctx, id)
+		twice.Go(func() { _ = handle(ctx, id, func() {}) })
+		err := handle(ctx, id, ack)
 		twice.Wait()
 		return err
 	})
@@ -197,14 +194,14 @@ func TestAMessageDuringTheWorkIsNotIgnored(t *testing.T) {
 			return
 		}
 		for _, err := range []error{
-			r.db.CancelTransfer(ctx, f.Transfer.ID, r.now()), r.db.RetryTransfer(ctx, f.Transfer.ID, r.now()), w.Handle(ctx, f.Transfer.ID),
+			r.db.CancelTransfer(ctx, f.Transfer.ID, r.now()), r.db.RetryTransfer(ctx, f.Transfer.ID, r.now()), w.Handle(ctx, f.Transfer.ID, ignored),
 		} {
 			if err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	if err := w.Handle(t.Context(), f.Transfer.ID); err != nil {
+	if err := w.Handle(t.Context(), f.Transfer.ID, ignored); err != nil {
 		t.Fatal(err)
 	}
 	r.expectStored(&f, data)
@@ -463,7 +460,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r := newRig(t)
 	r.queue = &unruly{Queue: r.queue}
-	opt := func() transfer.Options {
+	opt := func() options {
 		opt := testOptions()
 		opt.Republish, opt.LeaseTTL, opt.Heartbeat = 50*time.Millisecond, 2*time.Second, 20*time.Millisecond
 		opt.MaxFailures = 1 << 30

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"gantry/chunkstore"
 	"gantry/chunkstore/disk"
@@ -86,7 +87,7 @@ func (r *rig) open() {
 	r.outbox = &outbox{Outbox: r.db}
 	r.staging = must(disk.Open(tree("staging"), disk.Options{}))(t)
 	t.Cleanup(func() { _ = r.staging.Close() })
-	r.local = must(local.Open(tree("store")))(t)
+	r.local = must(local.Open(tree("store"), "n1"))(t)
 	r.store = storetest.NewFaulty(r.local)
 }
 
@@ -149,37 +150,53 @@ func (o *outbox) Retry(ctx context.Context, id string, epoch int64, next time.Ti
 	return o.Outbox.Retry(ctx, id, epoch, next, reason, now)
 }
 
-// testOptions make everything happen soon.
-func testOptions() transfer.Options {
-	return transfer.Options{
-		Node: node, Workers: 4, Sweep: 20 * time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond,
-		Log: slog.New(slog.DiscardHandler),
-	}
+// options are those of a worker and of the relay beside it.
+type options struct {
+	transfer.Options
+	Sweep, Republish time.Duration
 }
 
-// start runs a worker until stop is called, at the latest at the end of the test.
-func (r *rig) start(opt transfer.Options) (w *transfer.Worker, stop func()) {
-	w = r.worker(opt)
+// testOptions make everything happen soon.
+func testOptions() options {
+	return options{Sweep: 20 * time.Millisecond, Options: transfer.Options{
+		Node: node, Workers: 4, MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond,
+		Log: slog.New(slog.DiscardHandler),
+	}}
+}
+
+// ignored is the acknowledgement of a message that no queue sent.
+func ignored() {}
+
+// start runs a relay and a worker until stop is called, at the latest at the end of the test.
+func (r *rig) start(opt options) (relay *transfer.Relay, stop func()) {
+	return r.startWith(opt, r.deps())
+}
+
+func (r *rig) startWith(opt options, deps transfer.Deps) (relay *transfer.Relay, stop func()) {
+	relay = transfer.NewRelay(transfer.RelayOptions{Node: opt.Node, Sweep: opt.Sweep, Republish: opt.Republish, Log: opt.Log},
+		transfer.RelayDeps{Outbox: deps.Outbox, Queue: r.queue, Now: r.now})
+	w := transfer.NewWorker(opt.Options, deps)
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := w.Run(ctx); err != nil {
+	var running errgroup.Group
+	running.Go(func() error { return relay.Run(ctx) })
+	running.Go(func() error { return w.Run(ctx) })
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := running.Wait(); err != nil {
 			r.t.Error(err)
 		}
 	})
-	stop = sync.OnceFunc(func() {
-		cancel()
-		running.Wait()
-	})
 	r.t.Cleanup(stop)
-	return w, stop
+	return relay, stop
 }
 
-func (r *rig) worker(opt transfer.Options) *transfer.Worker {
-	return transfer.New(opt, transfer.Deps{
+func (r *rig) deps() transfer.Deps {
+	return transfer.Deps{
 		Outbox: r.outbox, Staging: r.staging, Stores: map[string]store.Store{storeName: r.store}, Queue: r.queue, Now: r.now,
-	})
+	}
 }
+
+func (r *rig) worker(opt options) *transfer.Worker { return transfer.NewWorker(opt.Options, r.deps()) }
 
 // commit makes a file, as an upload does: its transfer is due.
 func (r *rig) commit(data []byte) upload.File {
@@ -270,7 +287,7 @@ func (r *rig) expectStaged(f *upload.File, data []byte) {
 
 // stagingWatch counts who opens which content.
 type stagingWatch struct {
-	chunkstore.Staging
+	transfer.Staging
 	opened atomic.Int64
 }
 

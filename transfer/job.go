@@ -29,20 +29,22 @@ type lostError struct{ reason string }
 
 func (e *lostError) Error() string { return e.reason }
 
-// Handle does one transfer, as Run does for each message. It returns an error only if it could not
-// find out what to do; how the transfer went is in the outbox.
-func (w *Worker) Handle(ctx context.Context, id string) error {
+// Handle does one transfer, as Run does for each message: see queue.Handler. It returns an error only
+// if it could not find out what to do; how the transfer went is in the outbox. It calls ack under the
+// lease, before the work, which may take longer than any broker waits: from then on it is the lease
+// that sees to it that the transfer is done, for when it ends the row is due again.
+func (w *Worker) Handle(ctx context.Context, id string, ack func()) error {
 	if !w.take(id) {
 		return nil
 	}
-	err := w.attempt(ctx, id)
+	err := w.attempt(ctx, id, ack)
 	for !w.putDown(id) {
-		err = w.attempt(ctx, id)
+		err = w.attempt(ctx, id, ack)
 	}
 	return err
 }
 
-func (w *Worker) attempt(ctx context.Context, id string) error {
+func (w *Worker) attempt(ctx context.Context, id string, ack func()) error {
 	asked, now := time.Now(), w.Now()
 	job, err := w.Outbox.Lease(ctx, id, w.opt.Owner, now, now.Add(w.opt.LeaseTTL))
 	if lostLease(err) {
@@ -51,6 +53,7 @@ func (w *Worker) attempt(ctx context.Context, id string) error {
 	if err != nil {
 		return upload.Wrap(upload.Unavailable, "transfer.Handle", id, err)
 	}
+	ack()
 	working, h := w.hold(ctx, job, asked)
 	err = w.recovered(working, h)
 	if err != nil && errors.Is(context.Cause(working), errLeaseLost) {

@@ -33,8 +33,6 @@ type Options struct {
 	Workers     int           // transfers at a time; default: two per processor
 	LeaseTTL    time.Duration // a worker that is not heard of for so long has lost its lease; default 1 min
 	Heartbeat   time.Duration // how often a lease is renewed and progress recorded; default 5 s
-	Sweep       time.Duration // how often the relay looks without being woken; default 2 s
-	Republish   time.Duration // a message nobody acted upon for so long is sent again; default 1 min
 	MinBackoff  time.Duration // before the second attempt; default 1 s
 	MaxBackoff  time.Duration // between any two; default 5 min
 	MaxFailures int           // a transfer is dead after so many failures, those of a store that is away not counted; default 20
@@ -46,8 +44,6 @@ func (o Options) withDefaults() Options {
 	o.Workers = cmp.Or(o.Workers, 2*runtime.GOMAXPROCS(0))
 	o.LeaseTTL = cmp.Or(o.LeaseTTL, time.Minute)
 	o.Heartbeat = cmp.Or(o.Heartbeat, min(5*time.Second, o.LeaseTTL/4))
-	o.Sweep = cmp.Or(o.Sweep, 2*time.Second)
-	o.Republish = cmp.Or(o.Republish, time.Minute)
 	o.MinBackoff = cmp.Or(o.MinBackoff, time.Second)
 	o.MaxBackoff = cmp.Or(o.MaxBackoff, 5*time.Minute)
 	o.MaxFailures = cmp.Or(o.MaxFailures, 20)
@@ -57,111 +53,60 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// Staging is what a Worker needs of a node's staging directory: chunkstore.Staging has it, and so has
+// what only reads, in a process beside the node's.
+type Staging interface {
+	// Open reads the data of a blob. upload.NotFound if it is gone.
+	Open(ctx context.Context, id string) (chunkstore.Content, error)
+}
+
 // Deps are the ports that a Worker stands on.
 type Deps struct {
 	Outbox  meta.Outbox
-	Staging chunkstore.Staging
+	Staging Staging
 	Stores  map[string]store.Store
-	Queue   queue.Queue
+	Queue   queue.Consumer
 	Now     func() time.Time // time.Now if nil
 }
 
-// Worker does one node's transfers. It is made by New and safe for concurrent use.
+// Worker does one node's transfers. It is made by NewWorker and safe for concurrent use. Two for one
+// node do no harm to the transfers, but see store.Store's Clean.
 type Worker struct {
 	Deps
-	opt  Options
-	log  *slog.Logger
-	wake chan struct{}
+	opt Options
+	log *slog.Logger
 
 	mu       sync.Mutex
 	inHand   map[string]bool // transfers being worked on; true: another message for it came meanwhile
 	failures map[string]int  // by transfer, in this process; see Options.MaxFailures
 }
 
-// New returns a Worker that Run sets to work.
-func New(opt Options, deps Deps) *Worker {
+// NewWorker returns a Worker that Run sets to work.
+func NewWorker(opt Options, deps Deps) *Worker {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
 	opt = opt.withDefaults()
 	return &Worker{
-		Deps: deps, opt: opt, log: opt.Log.With("node", opt.Node), wake: make(chan struct{}, 1),
+		Deps: deps, opt: opt, log: opt.Log.With("node", opt.Node),
 		inHand: make(map[string]bool), failures: make(map[string]int),
 	}
 }
 
-// Wake tells the relay that there is something in the outbox. It never blocks.
-func (w *Worker) Wake() {
-	select {
-	case w.wake <- struct{}{}:
-	default: // it has not yet seen the last one
-	}
-}
-
-// Run relays and works until ctx is done; then transfers under way are given back to the outbox, due
-// at once, and it returns nil.
+// Run works until ctx is done; then transfers under way are given back to the outbox, due at once, and
+// it returns nil. A queue that is gone is tried again.
 func (w *Worker) Run(ctx context.Context) error {
 	for name, st := range w.Stores {
 		if err := st.Clean(ctx); err != nil && ctx.Err() == nil {
 			w.log.Warn("could not clean up in a store; the next start tries again", "store", name, "error", err)
 		}
 	}
-	var running sync.WaitGroup
-	running.Go(func() { w.relay(ctx) })
-	running.Go(func() { w.consume(ctx) })
-	running.Wait()
-	return nil
-}
-
-const (
-	relayBatch = 256                   // rows at a time
-	relayGap   = 20 * time.Millisecond // at least between two looks, so that many small files share one
-)
-
-// relay publishes what is due, when it is woken and once per Options.Sweep.
-func (w *Worker) relay(ctx context.Context) {
-	sweep := time.NewTicker(w.opt.Sweep)
-	defer sweep.Stop()
-	for {
-		looked := time.Now()
-		if err := w.publishDue(ctx); err != nil && ctx.Err() == nil {
-			w.log.Warn("could not publish the transfers that are due; trying again", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-sweep.C:
-		case <-w.wake:
-			pause(ctx, relayGap-time.Since(looked))
-		}
-	}
-}
-
-func (w *Worker) publishDue(ctx context.Context) error {
-	for {
-		ids, err := w.Outbox.TakeDue(ctx, w.opt.Node, w.Now(), w.opt.Republish, relayBatch)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if err := w.Queue.Publish(ctx, w.opt.Node, id); err != nil {
-				return err // they are due again after Options.Republish
-			}
-		}
-		if len(ids) < relayBatch {
-			return nil
-		}
-	}
-}
-
-// consume handles messages; a queue that is gone is tried again.
-func (w *Worker) consume(ctx context.Context) {
 	delays := w.delays()
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := w.Queue.Consume(ctx, w.opt.Node, w.opt.Workers, w.Handle)
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		if time.Since(began) > w.opt.MaxBackoff {
 			delays.Reset()
@@ -169,6 +114,7 @@ func (w *Worker) consume(ctx context.Context) {
 		w.log.Warn("the queue is gone; trying again", "error", err)
 		pause(ctx, delays.NextBackOff())
 	}
+	return nil
 }
 
 // pause waits for a while, or until ctx is done.

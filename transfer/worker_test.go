@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"gantry/store"
 	"gantry/store/storetest"
 	"gantry/transfer"
+	"gantry/transfer/queue"
 	"gantry/upload"
 )
 
@@ -26,11 +28,11 @@ func TestBlobsAreStored(t *testing.T) {
 	r := newRig(t)
 	opt := testOptions()
 	opt.Sweep = time.Hour // only what Wake wakes
-	w, _ := r.start(opt)
+	relay, _ := r.start(opt)
 	for _, size := range []int{0, 1, 4096, 100_000, 1 << 20, 5<<20 + 17} {
 		data := storetest.Bytes(uint64(size), size)
 		f := r.commit(data)
-		w.Wake()
+		relay.Wake()
 		r.waitFor(&f, upload.TransferStored)
 		r.expectStored(&f, data)
 		r.expectStaged(&f, data)
@@ -83,8 +85,8 @@ func TestTheSweepFindsWhatIsDue(t *testing.T) {
 // lossy is a queue that takes messages and delivers none.
 type lossy struct{}
 
-func (lossy) Publish(context.Context, string, string) error { return nil }
-func (lossy) Consume(ctx context.Context, _ string, _ int, _ func(context.Context, string) error) error {
+func (lossy) Publish(context.Context, string, ...string) error { return nil }
+func (lossy) Consume(ctx context.Context, _ string, _ int, _ queue.Handler) error {
 	<-ctx.Done()
 	return nil
 }
@@ -227,10 +229,10 @@ func TestAnotherNodesTransfer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer staging.Close()
-	other := transfer.New(opt, transfer.Deps{
+	other := transfer.NewWorker(opt.Options, transfer.Deps{
 		Outbox: r.db, Staging: staging, Stores: map[string]store.Store{storeName: r.store}, Queue: r.queue, Now: r.now,
 	})
-	if err := other.Handle(t.Context(), f.Transfer.ID); err != nil {
+	if err := other.Handle(t.Context(), f.Transfer.ID, ignored); err != nil {
 		t.Fatal(err)
 	}
 	if b := r.blob(&f); b.State != upload.BlobLive {
@@ -246,13 +248,11 @@ func TestAnUnknownStoreIsWaitedFor(t *testing.T) {
 	r := newRig(t)
 	data := storetest.Bytes(1, 1000)
 	f := r.commit(data)
-	w := transfer.New(testOptions(), transfer.Deps{Outbox: r.db, Staging: r.staging, Stores: map[string]store.Store{}, Queue: r.queue, Now: r.now})
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = w.Run(ctx) })
+	deps := r.deps()
+	deps.Stores = map[string]store.Store{}
+	_, stop := r.startWith(testOptions(), deps)
 	r.eventually("several attempts", func() bool { return r.transfer(&f).Attempts > 3 })
-	cancel()
-	running.Wait()
+	stop()
 	if got := r.transfer(&f); !strings.Contains(got.LastError, storeName) && !strings.Contains(got.LastError, "stopped") {
 		t.Errorf("%+v", got)
 	}
@@ -447,7 +447,7 @@ func TestACanceledTransferStops(t *testing.T) {
 func TestRunCleansTheStores(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	left := filepath.Join(r.dir, "store", ".tmp-killed")
+	left := filepath.Join(r.dir, "store", ".tmp-n1-killed")
 	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -468,18 +468,101 @@ func TestAStoreThatIsAwayCostsNoReading(t *testing.T) {
 	f := r.commit(data)
 	r.store.SetDown(true)
 	watch := &stagingWatch{Staging: r.staging}
-	w := transfer.New(testOptions(), transfer.Deps{
-		Outbox: r.db, Staging: watch, Stores: map[string]store.Store{storeName: r.store}, Queue: r.queue, Now: r.now,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = w.Run(ctx) })
+	deps := r.deps()
+	deps.Staging = watch
+	r.startWith(testOptions(), deps)
 	r.eventually("many attempts", func() bool { return r.transfer(&f).Attempts >= 8 })
 	if n := watch.opened.Load(); n != 1 {
 		t.Errorf("the content was opened %d times in %d attempts", n, r.transfer(&f).Attempts)
 	}
 	r.store.SetDown(false)
 	r.waitFor(&f, upload.TransferStored)
-	cancel()
-	running.Wait()
+}
+
+// The message is acknowledged once the lease is there, and before the work, which may take longer than
+// a broker waits. Without a lease it is not acknowledged: nothing else would see to the transfer.
+func TestTheMessageIsAcknowledgedUnderTheLease(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	data := storetest.Bytes(1, 1000)
+	f := r.commit(data)
+	w := r.worker(testOptions())
+	acked := 0
+	ack := func() {
+		acked++
+		if got := r.transfer(&f); got.State != upload.TransferRunning || got.Lease.Owner == "" {
+			t.Errorf("acknowledged without a lease: %+v", got)
+		}
+	}
+	r.outbox.hook(func(string) error { return upload.Errorf(upload.Unavailable, "", "", "The database is away.") })
+	if err := w.Handle(t.Context(), f.Transfer.ID, ack); err == nil || acked > 0 {
+		t.Errorf("without a lease: %v, acknowledged %d times", err, acked)
+	}
+	r.outbox.hook(func(string) error { return nil })
+	r.store.BeforePut(func(context.Context, string) {
+		if acked != 1 {
+			t.Errorf("acknowledged %d times before the work", acked)
+		}
+	})
+	if err := w.Handle(t.Context(), f.Transfer.ID, ack); err != nil {
+		t.Error(err)
+	}
+	r.expectStored(&f, data)
+}
+
+// What the outbox gave out and the queue did not take is published as soon as the queue is back, and
+// not when the outbox gives it out again.
+func TestTheQueueIsAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var files []upload.File
+	for i := range 10 {
+		files = append(files, r.commit(storetest.Bytes(uint64(i), 1000)))
+	}
+	r.queue = &away{Queue: r.queue, times: 3}
+	opt := testOptions()
+	opt.Republish = time.Hour
+	r.start(opt)
+	for i := range files {
+		r.waitFor(&files[i], upload.TransferStored)
+	}
+}
+
+// While the queue is away nothing is taken from the outbox: what is taken and not published when the
+// process dies waits for long.
+func TestNothingIsTakenWhileTheQueueIsAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	f := r.commit(storetest.Bytes(1, 1000))
+	r.queue = gone{}
+	_, stop := r.start(testOptions())
+	time.Sleep(100 * time.Millisecond)
+	stop()
+	if ids, err := r.db.TakeDue(t.Context(), node, r.now(), time.Minute, 10); err != nil || !slices.Equal(ids, []string{f.Transfer.ID}) {
+		t.Errorf("due are %q, %v", ids, err)
+	}
+}
+
+// gone is a queue that is waited for in vain.
+type gone struct{ lossy }
+
+func (gone) Publish(ctx context.Context, _ string, _ ...string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// away is a queue that does not take the first messages.
+type away struct {
+	queue.Queue
+	times int
+}
+
+func (a *away) Publish(ctx context.Context, node string, ids ...string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if a.times--; a.times >= 0 {
+		return upload.Errorf(upload.Unavailable, "", "", "The broker is away.")
+	}
+	return a.Queue.Publish(ctx, node, ids...)
 }

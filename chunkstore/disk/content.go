@@ -82,7 +82,19 @@ func (s *Staging) Open(ctx context.Context, id string) (chunkstore.Content, erro
 			return empty{}, nil
 		}
 	}
-	f, err := s.fs.OpenFile(id+dataSuffix, vfs.ReadOnly, 0)
+	c, err := openData(op, s.fs, id, size)
+	if err != nil {
+		return nil, err
+	}
+	if sealed {
+		return &sealedContent{*c}, nil
+	}
+	return c, nil
+}
+
+// openData opens the first size bytes of an upload's data; -1: all.
+func openData(op string, fsys vfs.FS, id string, size int64) (*content, error) {
+	f, err := fsys.OpenFile(id+dataSuffix, vfs.ReadOnly, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, notFound(op, id)
@@ -95,9 +107,6 @@ func (s *Staging) Open(ctx context.Context, id string) (chunkstore.Content, erro
 			return nil, upload.Wrap(upload.Unavailable, op, id, errors.Join(err, f.Close()))
 		}
 		size = info.Size()
-	}
-	if sealed {
-		return &sealedContent{content{f, size}}, nil
 	}
 	return &content{f, size}, nil
 }

@@ -11,12 +11,6 @@ import (
 	"gantry/upload"
 )
 
-// Bounds on what one owner can make this package keep.
-const (
-	maxChallenges = 1000 // open ones; the oldest goes first
-	maxFailures   = 100  // more are counted as so many
-)
-
 // View is a chunkstore.View in memory. It is made by New and safe for concurrent use.
 type View struct {
 	mu         sync.Mutex
@@ -31,7 +25,23 @@ type View struct {
 
 var _ chunkstore.View = (*View)(nil)
 
-type entry struct{ owner, key string }
+// entry is an upload as it was when it was put, and whom to ask how it stands.
+type entry struct {
+	upload upload.Upload
+	truth  chunkstore.Truth // nil: nothing has come in yet
+}
+
+// now is the upload as it stands; as it was if it has just ended.
+func (e entry) now() (upload.Upload, error) {
+	if e.truth == nil {
+		return e.upload, nil
+	}
+	u, _, err := e.truth(e.upload.ID)
+	if err != nil {
+		return e.upload, err
+	}
+	return u, nil
+}
 
 type ownerKey struct{ owner, key string }
 
@@ -50,56 +60,97 @@ func New() *View {
 	}
 }
 
-// Put is part of chunkstore.View.
-func (v *View) Put(_ context.Context, spec upload.Spec) error {
+// Begin is part of chunkstore.View. Nothing expires here: the janitor removes what has.
+func (v *View) Begin(_ context.Context, spec *upload.Spec, _ time.Duration) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.remove(spec.ID)
-	v.uploads[spec.ID] = entry{spec.Owner, spec.Key}
-	list := v.owners[spec.Owner]
+	if holder := v.keys[ownerKey{spec.Owner, spec.Key}]; holder != "" && holder != spec.ID {
+		return upload.Errorf(upload.Conflict, "chunkstore.Begin", holder, "The Idempotency-Key stands for another upload.")
+	}
+	v.put(entry{upload: upload.Upload{Spec: *spec, Size: spec.Size, UpdatedAt: spec.CreatedAt}})
+	return nil
+}
+
+// Put is part of chunkstore.View.
+func (v *View) Put(_ context.Context, id string, truth chunkstore.Truth) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	u, _, err := truth(id)
+	if err != nil {
+		return err
+	}
+	u.Received = upload.ChunkSet{} // asked for when it is wanted
+	v.put(entry{u, truth})
+	return nil
+}
+
+// Mark is part of chunkstore.View. Nothing is noted: the upload's node is this one and can be asked.
+func (v *View) Mark(ctx context.Context, id string, _ int, truth chunkstore.Truth) error {
+	v.mu.Lock()
+	known := v.uploads[id].truth != nil
+	v.mu.Unlock()
+	if known {
+		return nil
+	}
+	return v.Put(ctx, id, truth)
+}
+
+func (v *View) put(e entry) {
+	u := &e.upload
+	_, known := v.uploads[u.ID]
+	v.uploads[u.ID] = e
+	if known {
+		return
+	}
+	list := v.owners[u.Owner]
 	if list == nil {
 		list = &listing{}
-		v.owners[spec.Owner] = list
+		v.owners[u.Owner] = list
 	}
 	list.count++
-	list.fresh = append(list.fresh, spec.ID)
-	if spec.Key != "" {
-		v.keys[ownerKey{spec.Owner, spec.Key}] = spec.ID
+	list.fresh = append(list.fresh, u.ID)
+	if key := (ownerKey{u.Owner, u.Key}); u.Key != "" && v.keys[key] == "" {
+		v.keys[key] = u.ID
 	}
-	return nil
 }
 
 // Remove is part of chunkstore.View.
-func (v *View) Remove(_ context.Context, id string) error {
+func (v *View) Remove(_ context.Context, spec *upload.Spec) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.remove(id)
-	return nil
-}
-
-func (v *View) remove(id string) {
-	e, ok := v.uploads[id]
-	if !ok {
-		return
+	if _, ok := v.uploads[spec.ID]; !ok {
+		return nil
 	}
-	delete(v.uploads, id)
-	if key := ownerKey(e); v.keys[key] == id {
+	delete(v.uploads, spec.ID)
+	if key := (ownerKey{spec.Owner, spec.Key}); v.keys[key] == spec.ID {
 		delete(v.keys, key)
 	}
-	list := v.owners[e.owner]
+	list := v.owners[spec.Owner]
 	if list.count--; list.count == 0 {
-		delete(v.owners, e.owner)
-		return
+		delete(v.owners, spec.Owner)
+		return nil
 	}
 	// Ids that are gone are left in the lists until they are the greater part.
 	if len(list.sorted)+len(list.fresh) > 2*list.count+64 {
-		list.tidy(v.alive(e.owner))
+		list.tidy(v.alive(spec.Owner))
 	}
+	return nil
+}
+
+// Get is part of chunkstore.View.
+func (v *View) Get(_ context.Context, id string) (upload.Upload, error) {
+	v.mu.Lock()
+	e, ok := v.uploads[id]
+	v.mu.Unlock()
+	if !ok {
+		return upload.Upload{}, upload.Errorf(upload.NotFound, "chunkstore.Get", id, "There is no such upload.")
+	}
+	return e.now()
 }
 
 // alive reports whether an id in owner's listing is still an upload of his.
 func (v *View) alive(owner string) func(id string) bool {
-	return func(id string) bool { e, ok := v.uploads[id]; return ok && e.owner == owner }
+	return func(id string) bool { e, ok := v.uploads[id]; return ok && e.upload.Owner == owner }
 }
 
 // tidy brings the listing in order.
@@ -122,30 +173,38 @@ func (l *listing) tidy(alive func(id string) bool) {
 }
 
 // List is part of chunkstore.View.
-func (v *View) List(_ context.Context, owner, after string, limit int) ([]string, error) {
+func (v *View) List(_ context.Context, owner, after string, limit int) ([]upload.Upload, error) {
+	entries := v.list(owner, after, limit)
+	found := make([]upload.Upload, len(entries))
+	for i, e := range entries {
+		found[i], _ = e.now()
+	}
+	return found, nil
+}
+
+func (v *View) list(owner, after string, limit int) (found []entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	list := v.owners[owner]
 	if list == nil || limit <= 0 {
-		return nil, nil
+		return nil
 	}
 	alive := v.alive(owner)
 	if len(list.fresh) > 0 {
 		list.tidy(alive)
 	}
-	from, found := slices.BinarySearch(list.sorted, after)
-	if found {
+	from, there := slices.BinarySearch(list.sorted, after)
+	if there {
 		from++
 	}
-	var ids []string
 	for _, id := range list.sorted[from:] {
 		if alive(id) {
-			if ids = append(ids, id); len(ids) == limit {
+			if found = append(found, v.uploads[id]); len(found) == limit {
 				break
 			}
 		}
 	}
-	return ids, nil
+	return found
 }
 
 // ByKey is part of chunkstore.View.
@@ -165,7 +224,7 @@ func (v *View) PutChallenge(_ context.Context, c upload.Challenge) error {
 	v.sweep(c.ExpiresAt.Add(-upload.ChallengeTTL))
 	v.challenges[c.ID] = c
 	asked := append(v.asked[c.Owner], c.ID)
-	if len(asked) > maxChallenges {
+	if len(asked) > chunkstore.MaxChallenges {
 		delete(v.challenges, asked[0])
 		asked = asked[1:]
 	}
@@ -191,7 +250,7 @@ func (v *View) CountFailure(_ context.Context, who string, now time.Time) (int, 
 	defer v.mu.Unlock()
 	v.sweep(now)
 	times := append(recent(v.failures[who], now), now)
-	if len(times) > maxFailures {
+	if len(times) > chunkstore.MaxFailures {
 		times = times[1:]
 	}
 	v.failures[who] = times
@@ -240,3 +299,6 @@ func (v *View) sweep(now time.Time) {
 		}
 	}
 }
+
+// Watch is part of chunkstore.View. What is in memory is not lost while the process lives.
+func (v *View) Watch(ctx context.Context, _ func(ctx context.Context) error) { <-ctx.Done() }

@@ -19,7 +19,7 @@ func TestContract(t *testing.T) {
 func TestBounded(t *testing.T) {
 	t.Parallel()
 	v, now := New(), time.Now()
-	for i := range 3 * maxChallenges {
+	for i := range 3 * chunkstore.MaxChallenges {
 		c := upload.NewChallenge(1<<20, [32]byte{}, now)
 		c.Owner = "greedy"
 		if err := v.PutChallenge(t.Context(), c); err != nil {
@@ -29,10 +29,10 @@ func TestBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(v.challenges); n > maxChallenges {
+	if n := len(v.challenges); n > chunkstore.MaxChallenges {
 		t.Errorf("%d challenges of one owner are kept", n)
 	}
-	if n := len(v.failures["greedy"]); n > maxFailures {
+	if n := len(v.failures["greedy"]); n > chunkstore.MaxFailures {
 		t.Errorf("%d failures of one owner are kept", n)
 	}
 }
@@ -50,10 +50,11 @@ func TestForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 		spec := chunkstoretest.NewSpec(1, 1)
-		if err := v.Put(t.Context(), spec); err != nil {
+		spec.Owner, spec.Key = c.Owner, c.Owner
+		if err := v.Begin(t.Context(), &spec, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Remove(t.Context(), spec.ID); err != nil {
+		if err := v.Remove(t.Context(), &spec); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,5 +65,20 @@ func TestForgets(t *testing.T) {
 	if len(v.challenges) != 1 || len(v.asked) != 1 || len(v.failures) != 0 || len(v.uploads)+len(v.owners)+len(v.keys) != 0 {
 		t.Errorf("left: %d challenges, %d askers, %d failures, %d uploads, %d owners, %d keys",
 			len(v.challenges), len(v.asked), len(v.failures), len(v.uploads), len(v.owners), len(v.keys))
+	}
+}
+
+// BenchmarkMark is what a view in memory adds to a chunk of an upload of 10,000.
+func BenchmarkMark(b *testing.B) {
+	v := New()
+	o := chunkstoretest.NewOwner(upload.MaxChunks)
+	for i := range upload.MaxChunks {
+		o.Take(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := v.Mark(b.Context(), o.Spec().ID, 7, o.Truth); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

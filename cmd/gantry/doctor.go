@@ -17,7 +17,6 @@ import (
 func newDoctorCommand(app *app) *cobra.Command {
 	var opt ingest.ExamineOptions
 	var asJSON bool
-	c := config.Default()
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check a data directory: database against bytes, both ways",
@@ -27,11 +26,15 @@ func newDoctorCommand(app *app) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&c.Data, "data", app.env("GANTRY_DATA", c.Data), "data directory (GANTRY_DATA)")
+	config.AddDataFlags(flags)
 	flags.BoolVar(&opt.Deep, "deep", false, "read all bytes and compare their digests")
 	flags.BoolVar(&opt.Repair, "repair", false, "repair what is found")
 	flags.BoolVar(&asJSON, "json", false, "one JSON object per finding")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(cmd.Flags(), app.environ)
+		if err != nil {
+			return usageError{err}
+		}
 		return nodeFailure(examine(cmd, app, &c, opt, asJSON))
 	}
 	return cmd
@@ -40,7 +43,11 @@ func newDoctorCommand(app *app) *cobra.Command {
 func examine(cmd *cobra.Command, app *app, c *config.Config, opt ingest.ExamineOptions, asJSON bool) (err error) {
 	ctx := cmd.Context()
 	// To a database made now all bytes would be garbage, and a mistyped directory would be well.
-	if _, err := os.Stat(filepath.Join(c.Data, databaseName)); err != nil {
+	mark := databaseName
+	if c.Database != "" {
+		mark = databaseMark
+	}
+	if _, err := os.Stat(filepath.Join(c.Data, mark)); err != nil {
 		return fmt.Errorf("%s has no data of Gantry's that could be checked: %w", c.Data, err)
 	}
 	n, err := openNode(ctx, c, nil, slog.New(slog.DiscardHandler))

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gantry/chunkstore/disk"
-	"gantry/chunkstore/memory"
+	"gantry/chunkstore/redis"
 	"gantry/config"
 	"gantry/internal/vfs"
 	"gantry/meta"
@@ -22,25 +22,37 @@ import (
 	"gantry/store"
 	"gantry/store/local"
 	"gantry/transfer"
-	queue "gantry/transfer/queue/memory"
 	"gantry/upload"
 )
 
-// databaseName is the database's file in the data directory.
-const databaseName = "gantry.db"
+// Files in the data directory.
+const (
+	databaseName = "gantry.db"
+	nodeName     = "node" // has the node's id
+)
 
 // localStore is the name of the store that every node has: a directory beside its staging.
 const localStore = "local"
 
+// The locks of a data directory: one process receives uploads, and one, which may be another, does the
+// transfers. Two of either would delete each other's files.
+const (
+	nodeLock     = "lock"
+	transferLock = "lock.transfer"
+)
+
 // node is the parts of one node over its data directory, wired together. The directory is locked.
 type node struct {
 	id      string
-	lock    *vfs.DirLock
+	locks   []*vfs.DirLock
 	db      *sqldb.DB
 	staging *disk.Staging
 	stores  map[string]store.Store
+	queue   *wakeup
+	redis   *redis.View // nil: none
 	ingest  *ingest.Service
-	worker  *transfer.Worker
+	relay   *transfer.Relay
+	worker  *transfer.Worker // nil: a process of its own does the transfers
 }
 
 // openNode makes or opens a data directory. A directory that another process uses is an error.
@@ -56,16 +68,18 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.lock, err = vfs.LockDir(c.Data); err != nil {
+	if err := n.takeLock(c.Data, nodeLock); err != nil {
 		return nil, err
+	}
+	if !c.TransferProcess {
+		if err := n.takeLock(c.Data, transferLock); err != nil {
+			return nil, fmt.Errorf("another process does the transfers of this node: %w", err)
+		}
 	}
 	if n.id, err = nodeID(c.Data); err != nil {
 		return nil, err
 	}
-	if err := databaseOrNothing(c.Data); err != nil {
-		return nil, err
-	}
-	if n.db, err = sqldb.OpenSQLite(ctx, filepath.Join(c.Data, databaseName), sqldb.Options{Log: log}); err != nil {
+	if n.db, err = openDatabase(ctx, c, log); err != nil {
 		return nil, err
 	}
 	stagingFS, err := vfs.OpenOS(filepath.Join(c.Data, "staging"))
@@ -81,21 +95,22 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	storeFS, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
-	if err != nil {
+	if n.stores, err = openStores(c, n.id); err != nil {
 		return nil, err
 	}
-	localDir, err := local.Open(storeFS)
-	if err != nil {
+	if n.queue, err = openQueue(ctx, c, true, !c.TransferProcess, reg, log); err != nil {
 		return nil, err
 	}
-	n.stores = map[string]store.Store{localStore: localDir}
-	n.worker = transfer.New(transfer.Options{Node: n.id, Workers: c.Workers, Log: log}, transfer.Deps{
-		Outbox:  n.db,
-		Staging: n.staging,
-		Stores:  n.stores,
-		Queue:   queue.New(),
+	n.relay = transfer.NewRelay(transfer.RelayOptions{Node: n.id, Republish: c.Lease, Log: log}, transfer.RelayDeps{
+		Outbox: n.db, Queue: n.queue.publisher,
 	})
+	if !c.TransferProcess {
+		n.worker = newWorker(c, n.id, n.db, n.staging, n.stores, n.queue, log)
+	}
+	view, err := n.openView(c, reg, log)
+	if err != nil {
+		return nil, err
+	}
 	n.ingest = ingest.New(ingest.Options{
 		Node:        n.id,
 		MaxSize:     int64(c.MaxSize),
@@ -107,14 +122,88 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		Store:       localStore,
 	}, ingest.Deps{
 		Staging: n.staging,
-		View:    memory.New(),
+		View:    view,
 		DB:      n.db,
 		Stores:  n.stores,
-		Wake:    n.worker.Wake,
+		Wake:    n.relay.Wake,
 		Metrics: ingest.NewMetrics(reg),
 		Log:     log,
 	})
 	return n, nil
+}
+
+func (n *node) takeLock(data, name string) error {
+	lock, err := vfs.LockDir(data, name)
+	if err == nil {
+		n.locks = append(n.locks, lock)
+	}
+	return err
+}
+
+func openStores(c *config.Config, node string) (map[string]store.Store, error) {
+	tree, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
+	if err != nil {
+		return nil, err
+	}
+	dir, err := local.Open(tree, node)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]store.Store{localStore: dir}, nil
+}
+
+func newWorker(c *config.Config, node string, db meta.Outbox, staging transfer.Staging, stores map[string]store.Store, q *wakeup, log *slog.Logger) *transfer.Worker {
+	return transfer.NewWorker(transfer.Options{Node: node, Workers: c.Workers, LeaseTTL: c.Lease, Log: log}, transfer.Deps{
+		Outbox: db, Staging: staging, Stores: stores, Queue: q.consumer,
+	})
+}
+
+// databaseMark is the file that tells which server's database a data directory belongs to.
+const databaseMark = "database"
+
+// openDatabase opens the database of the data directory, or that on a server. To one that does not know
+// them the bytes in the directory would be garbage, and be deleted: so that is refused.
+func openDatabase(ctx context.Context, c *config.Config, log *slog.Logger) (*sqldb.DB, error) {
+	opt := sqldb.Options{Log: log, Replicas: c.ReplicaURLs()}
+	if c.Database == "" {
+		if err := databaseOrNothing(c.Data); err != nil {
+			return nil, err
+		}
+		return sqldb.OpenSQLite(ctx, filepath.Join(c.Data, databaseName), opt)
+	}
+	if _, err := os.Stat(filepath.Join(c.Data, databaseName)); err == nil {
+		return nil, fmt.Errorf("%s has a database of its own, %s: use it without --database, or use another directory", c.Data, databaseName)
+	}
+	db, err := sqldb.Open(ctx, string(c.Database), opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := belongs(ctx, c.Data, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// belongs sees to it that a data directory goes with one database for ever.
+func belongs(ctx context.Context, data string, db *sqldb.DB) error {
+	id, err := db.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(data, databaseMark)
+	known, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := nothing(data, "mark of its database, the file "+databaseMark); err != nil {
+			return err
+		}
+		return writeDurably(path, id+"\n")
+	case err != nil:
+		return fmt.Errorf("cannot read which database the directory belongs to: %w", err)
+	case strings.TrimSpace(string(known)) != id:
+		return fmt.Errorf("%s belongs to another database, %s, and not to %s: correct --database or --data", data, strings.TrimSpace(string(known)), id)
+	}
+	return nil
 }
 
 // databaseOrNothing refuses a directory that has bytes and no database, as after half a restore. To a
@@ -123,33 +212,44 @@ func databaseOrNothing(data string) error {
 	if _, err := os.Stat(filepath.Join(data, databaseName)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return nothing(data, databaseName)
+}
+
+// nothing refuses a directory that has bytes and lacks what tells about them.
+func nothing(data, lacks string) error {
 	for _, pattern := range []string{"staging/*.data", "store/*"} {
 		if found, err := filepath.Glob(filepath.Join(data, pattern)); err != nil || len(found) > 0 {
 			return errors.Join(err, fmt.Errorf("%s has files (%s) but no %s; restore that from a backup, or use another directory",
-				data, pattern, databaseName))
+				data, pattern, lacks))
 		}
 	}
 	return nil
 }
 
-// close ends everything in the opposite order; the database is last but for the lock.
+// close ends everything in the opposite order; the database is last but for the locks.
 func (n *node) close() error {
 	var errs []error
+	if n.queue != nil {
+		errs = append(errs, n.queue.close())
+	}
+	if n.redis != nil {
+		errs = append(errs, n.redis.Close())
+	}
 	if n.staging != nil {
 		errs = append(errs, n.staging.Close())
 	}
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}
-	if n.lock != nil {
-		errs = append(errs, n.lock.Close())
+	for _, lock := range n.locks {
+		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // nodeID reads the node's name from its data directory, or gives it one at the first start.
 func nodeID(data string) (string, error) {
-	path := filepath.Join(data, "node")
+	path := filepath.Join(data, nodeName)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		id := upload.NewNodeID()

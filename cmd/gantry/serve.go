@@ -20,7 +20,8 @@ func newServeCommand(app *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run an upload node",
-		Long: "Run an upload node: the HTTP API and page, and the transfer worker beside it.\n\n" +
+		Long: "Run an upload node: the HTTP API and page, and the transfer worker beside it. With --queue and\n" +
+			"--transfer-process the worker is a process of its own: gantry transfer.\n\n" +
 			"Settings come from defaults, a YAML file (--config), the environment and flags, the latter winning.\n" +
 			"Prints \"listening on http://HOST:PORT\" when it is ready. SIGTERM and Ctrl-C let requests finish first.",
 		Args: cobra.NoArgs,
@@ -79,7 +80,8 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	srv := server.New(n.ingest, opt)
 	handler := srv.Management(server.ManagementDeps{
 		Transfers: n.db,
-		Wake:      n.worker.Wake,
+		Nodes:     n.db,
+		Wake:      n.relay.Wake,
 		Checks:    n.checks(),
 		Health:    n.staging.Health,
 		Registry:  reg,
@@ -92,7 +94,10 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	manageCtx, stopManagement := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopManagement()
 	workers, running := errgroup.WithContext(workCtx)
-	workers.Go(func() error { return n.worker.Run(running) })
+	workers.Go(func() error { return n.relay.Run(running) })
+	if n.worker != nil {
+		workers.Go(func() error { return n.worker.Run(running) })
+	}
 	workers.Go(func() error { return n.ingest.Run(running) })
 	var managing errgroup.Group
 	managing.Go(func() error { return server.Serve(manageCtx, management, handler, opt) })
@@ -113,7 +118,7 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 
 // checks are the parts of /readyz.
 func (n *node) checks() []server.Check {
-	return []server.Check{
+	checks := []server.Check{
 		{Name: "database", Run: n.db.Ping},
 		{Name: "staging", Run: func(context.Context) error {
 			h := n.staging.Health()
@@ -126,4 +131,9 @@ func (n *node) checks() []server.Check {
 			return nil
 		}},
 	}
+	for _, check := range n.queue.checks {
+		check.Advisory = true // uploads go on; their transfers wait
+		checks = append(checks, check)
+	}
+	return append(checks, n.viewChecks()...)
 }

@@ -32,8 +32,10 @@ var layers = []layer{
 	{"transfer/queue/*", []string{"transfer/queue", "upload", "internal/*"}, "a driver knows its own port only"},
 
 	{"transfer", []string{"chunkstore", "meta", "store", "transfer/queue", "upload", "internal/*"}, "the worker knows ports, never drivers or HTTP"},
+	{"cluster", []string{"meta", "upload", "internal/*"}, "membership is rows; who is asked for what is decided above"},
 	{"server/ingest", []string{"chunkstore", "meta", "store", "upload", "internal/*"}, "the use cases know ports, never drivers, HTTP or the queue"},
-	{"server", []string{"server/ingest", "chunkstore", "meta", "store", "transfer", "upload", "internal/*", "web", "docs/api"}, "HTTP sits on the use cases; drivers are chosen elsewhere"},
+	{"server/forward", []string{"upload"}, "it passes requests on and looks into none"},
+	{"server", []string{"server/ingest", "server/forward", "chunkstore", "meta", "store", "transfer", "upload", "internal/*", "web", "docs/api"}, "HTTP sits on the use cases; drivers are chosen elsewhere"},
 
 	{"web", nil, "embedded files"},
 	{"docs/api", nil, "embedded files"},
@@ -54,12 +56,16 @@ var libraries = []struct {
 	may          []string
 }{
 	{"github.com/labstack/echo", "HTTP is decoded and encoded in one place", []string{"server"}},
-	{"net/http", "use cases, ports and the worker know no HTTP", []string{"server", "client", "cmd/*", "bench", "bench/*", "store/*", "e2e"}},
+	{"net/http", "use cases, ports and the worker know no HTTP", []string{"server", "server/forward", "client", "cmd/*", "bench", "bench/*", "store/*", "e2e"}},
 	{"database/sql", "SQL is written in one place", []string{"meta/*", "bench"}},
 	{"github.com/jmoiron/sqlx", "SQL is written in one place", []string{"meta/*"}},
 	{"github.com/pressly/goose", "SQL is written in one place", []string{"meta/*"}},
+	{"github.com/go-sql-driver/mysql", "SQL is written in one place", []string{"meta/*"}},
+	{"github.com/jackc/pgx", "SQL is written in one place", []string{"meta/*"}},
 	{"modernc.org/sqlite", "SQL is written in one place", []string{"meta/*", "bench"}},
+	{"github.com/gomodule/redigo", "Redis is spoken in one place", []string{"chunkstore/*"}},
 	{"github.com/knadh/koanf", "settings are read in one place", []string{"config"}},
+	{"github.com/rabbitmq/amqp091-go", "what a broker is like is known in one place", []string{"transfer/queue/rabbitmq"}},
 	{"github.com/spf13/cobra", "commands are defined in one place", []string{"cmd/*"}},
 	{"testing", "test helpers are not linked into the binary", []string{"internal/testenv", "chunkstore/*", "meta/*", "store/*", "transfer/queue/*"}},
 	{"unsafe", "nothing here needs it", nil},

@@ -17,9 +17,9 @@ var errLocked = errors.New("locked")
 // ends, however it ends.
 type DirLock struct{ file *os.File }
 
-// LockDir takes the lock of a directory: the file "lock" in it. The error says which process has it.
-func LockDir(dir string) (*DirLock, error) {
-	name := filepath.Join(dir, "lock")
+// LockDir takes a lock of a directory: the file of that name in it. The error says which process has it.
+func LockDir(dir, lock string) (*DirLock, error) {
+	name := filepath.Join(dir, lock)
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -31,8 +31,8 @@ func LockDir(dir string) (*DirLock, error) {
 		}
 		pid := make([]byte, 20)
 		n, _ := f.ReadAt(pid, 0) // io.EOF: the file is short
-		return nil, fmt.Errorf("the directory %s is in use by process %s: stop that process, or give this one another directory",
-			dir, cmp.Or(strings.TrimSpace(string(pid[:n])), "(unknown)"))
+		return nil, fmt.Errorf("the directory %s is in use by process %s (file %s): stop that process, or give this one another directory",
+			dir, cmp.Or(strings.TrimSpace(string(pid[:n])), "(unknown)"), lock)
 	}
 	// The number is for people only; the lock holds without it.
 	if err := f.Truncate(0); err == nil {

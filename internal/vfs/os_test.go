@@ -204,9 +204,9 @@ func TestLinkFromAnotherTree(t *testing.T) {
 func TestLockDir(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	first, err := vfs.LockDir(dir)
+	first, err := vfs.LockDir(dir, "lock")
 	ok(t, err)
-	_, err = vfs.LockDir(dir)
+	_, err = vfs.LockDir(dir, "lock")
 	if err == nil {
 		t.Fatal("locked twice")
 	}
@@ -215,11 +215,14 @@ func TestLockDir(t *testing.T) {
 			t.Errorf("the error does not say %q: %v", part, err)
 		}
 	}
+	other, err := vfs.LockDir(dir, "lock.other")
+	ok(t, err)
+	ok(t, other.Close())
 	ok(t, first.Close())
-	second, err := vfs.LockDir(dir)
+	second, err := vfs.LockDir(dir, "lock")
 	ok(t, err)
 	ok(t, second.Close())
-	if _, err := vfs.LockDir(filepath.Join(dir, "none")); err == nil {
+	if _, err := vfs.LockDir(filepath.Join(dir, "none"), "lock"); err == nil {
 		t.Error("a directory that is not there was locked")
 	}
 	entries, err := os.ReadDir(dir)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"gantry/meta"
 	"gantry/upload"
 )
 
@@ -30,7 +31,7 @@ func testCollect(h *harness) {
 		before time.Time
 		want   int
 	}{{h.now.Add(-time.Hour), 0}, {h.now, 0}, {h.now.Add(time.Microsecond), 1}, {h.now.Add(-time.Hour), 1}} {
-		got, err := h.db.Collect(h.Context(), c.before, h.now, 10)
+		got, err := h.db.Collect(h.Context(), meta.CollectQuery{CondemnedBefore: c.before, Now: h.now, Limit: 10})
 		h.must(err)
 		equal(h, "deleting", len(got), c.want)
 		if c.want == 1 {
@@ -86,7 +87,7 @@ func testCollectLimit(h *harness) {
 	}
 	got := []string{}
 	for range 3 {
-		blobs, err := h.db.Collect(h.Context(), h.now.Add(time.Hour), h.now, 2)
+		blobs, err := h.db.Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(time.Hour), Now: h.now, Limit: 2})
 		h.must(err)
 		for i := range blobs {
 			got = append(got, blobs[i].ID)

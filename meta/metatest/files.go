@@ -17,6 +17,9 @@ var fileTests = map[string]func(h *harness){
 	"list in every order":        testListOrders,
 	"list by name and path":      testListFilters,
 	"names are text":             testLikeIsEscaped,
+	"every byte counts":          testEveryByteCounts,
+	"what is longest":            testLongest,
+	"ids that are no text":       testIDsThatAreNoText,
 	"a sort that does not exist": testUnknownSort,
 }
 
@@ -165,6 +168,60 @@ func testLikeIsEscaped(h *harness) {
 		got, err := h.db.Files(h.Context(), meta.FileQuery{Owner: alice, Name: search, Limit: 10})
 		h.must(err)
 		equal(h, "search for "+search, strings.Join(names(got), " "), want)
+	}
+}
+
+// Databases like to take no notice of a space at the end, of case and of accents.
+func testEveryByteCounts(h *harness) {
+	names := []string{"a", "a ", "A", "á", "a\u0301", "ａ"}
+	for _, name := range names {
+		c := h.commitOf(alice, name, body{name, 0})
+		c.File.Path, c.Key = name, name
+		a, err := h.db.CommitUpload(h.Context(), c)
+		h.must(err)
+		equal(h, "the file of key "+name, a.File.ID, c.File.ID)
+	}
+	for _, name := range names {
+		got, err := h.db.Files(h.Context(), meta.FileQuery{Owner: alice, Path: &name, Limit: 10})
+		h.must(err)
+		if len(got) != 1 || got[0].Name != name {
+			h.Errorf("in path %q: %d files", name, len(got))
+		}
+	}
+	got, err := h.db.Files(h.Context(), meta.FileQuery{Owner: alice, Name: "a ", Limit: 10})
+	h.must(err)
+	equal(h, "found with a space", len(got), 1)
+	got, err = h.db.Files(h.Context(), meta.FileQuery{Owner: "Alice", Limit: 10})
+	h.must(err)
+	equal(h, "another owner's", len(got), 0)
+}
+
+func testLongest(h *harness) {
+	c := h.commitOf(alice, strings.Repeat("Ⱥ", upload.MaxNameBytes/2), body{"x", 0}) // longer in lower case
+	c.File.Path = strings.Repeat("ü/", upload.MaxPathBytes/3)
+	c.File.ContentType = strings.Repeat("t", upload.MaxTypeBytes)
+	c.File.Metadata = map[string]string{"k": strings.Repeat("\x01", upload.MaxMetadataBytes-1)}
+	c.Key = strings.Repeat("k", 255)
+	a, err := h.db.CommitUpload(h.Context(), c)
+	h.must(err)
+	h.same("kept", h.file(alice, c.File.ID), *a.File)
+	job := h.lease(a.File.Transfer.ID)
+	why := strings.Repeat("€\xff\x00", 50_000)
+	h.must(h.db.Retry(h.Context(), job.Transfer.ID, 1, h.now, why, h.now))
+	got := h.transfer(job.Transfer.ID).LastError
+	equal(h, "why it failed", strings.HasPrefix(got, "€") && len(got) > 100_000, true)
+}
+
+func testIDsThatAreNoText(h *harness) {
+	for _, id := range []string{"\xff", "a\x00b", strings.Repeat("x", 5000)} {
+		_, err := h.db.File(h.Context(), alice, id)
+		if kind := upload.KindOf(err); kind != upload.NotFound && kind != upload.Invalid {
+			h.Errorf("file %q: %v", id[:min(len(id), 9)], err)
+		}
+		err = h.db.DeleteFile(h.Context(), alice, id, h.now)
+		if kind := upload.KindOf(err); kind != upload.NotFound && kind != upload.Invalid {
+			h.Errorf("delete %q: %v", id[:min(len(id), 9)], err)
+		}
 	}
 }
 

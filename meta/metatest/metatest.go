@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,9 +15,12 @@ import (
 	"gantry/upload"
 )
 
-// Run tests a driver. open returns an empty database for each test and sees to it that it is closed
-// when the test ends.
-func Run(t *testing.T, open func(t *testing.T) meta.DB) {
+// Open returns an empty database as several nodes have opened it. Each test has one; none is used when
+// done was called.
+type Open func(t *testing.T) (nodes []meta.DB, done func())
+
+// Run tests a driver.
+func Run(t *testing.T, open Open) {
 	for _, group := range []struct {
 		name  string
 		tests map[string]func(h *harness)
@@ -27,12 +31,16 @@ func Run(t *testing.T, open func(t *testing.T) meta.DB) {
 		{"outbox", outboxTests},
 		{"root", rootTests},
 		{"collector", collectorTests},
+		{"nodes", nodeTests},
+		{"leases", leaseTests},
 		{"races", raceTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for name, test := range group.tests {
 				t.Run(name, func(t *testing.T) {
-					h := newHarness(t, open(t))
+					nodes, done := open(t)
+					defer done()
+					h := newHarness(t, nodes...)
 					test(h)
 					Check(t, h.db, owners...)
 				})
@@ -62,10 +70,18 @@ var forever = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 type harness struct {
 	testing.TB
 	db  meta.DB
+	all []meta.DB // the same database, as all nodes have it
 	now time.Time
+
+	turn atomic.Int64
 }
 
-func newHarness(t testing.TB, db meta.DB) *harness { return &harness{TB: t, db: db, now: noon} }
+func newHarness(t testing.TB, all ...meta.DB) *harness {
+	return &harness{TB: t, db: all[0], all: all, now: noon}
+}
+
+// next is the database as one node after the other has it: so races are between nodes.
+func (h *harness) next() meta.DB { return h.all[int(h.turn.Add(1))%len(h.all)] }
 
 // pass lets time go by.
 func (h *harness) pass(d time.Duration) { h.now = h.now.Add(d) }
@@ -194,7 +210,7 @@ func (h *harness) remove(owner, id string) {
 // collect collects all that is condemned and returns the ids of what is being deleted.
 func (h *harness) collect() []string {
 	h.Helper()
-	blobs, err := h.db.Collect(h.Context(), h.now.Add(time.Microsecond), h.now, 1000)
+	blobs, err := h.db.Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(time.Microsecond), Now: h.now, Limit: 1000})
 	h.must(err)
 	ids := make([]string, 0, len(blobs))
 	for i := range blobs {
@@ -283,7 +299,7 @@ func problems(ctx context.Context, db meta.DB, owners []string) []error {
 			switch {
 			case !ok:
 				bad("file %s has no blob", f.ID)
-			case b.State != upload.BlobLive && b.State != upload.BlobLost:
+			case b.State != upload.BlobLive && b.State != upload.BlobLost && b.State != upload.BlobStranded:
 				bad("file %s has a blob that is %s", f.ID, b.State)
 			case f.SHA1 != b.SHA1 || f.Size != b.Size || f.Owner != owner:
 				bad("file %s is not what its blob is", f.ID)

@@ -45,15 +45,11 @@ type world struct {
 	rotted  bool // bytes have been lost, so files may be
 }
 
-func testModel(t *testing.T, open func(t *testing.T) meta.DB) {
+func testModel(t *testing.T, open Open) {
 	rapid.Check(t, func(rt *rapid.T) {
-		db := open(t)
-		w := &world{harness: newHarness(t, db), staging: map[string]body{}, objects: map[string]body{}}
-		defer func() {
-			if err := db.Close(); err != nil {
-				rt.Error(err)
-			}
-		}()
+		nodes, done := open(t)
+		defer done()
+		w := &world{harness: newHarness(t, nodes...), staging: map[string]body{}, objects: map[string]body{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"upload":    w.upload,
 			"upload 2":  w.upload,
@@ -261,7 +257,7 @@ func (w *world) janitor(t *rapid.T) {
 		delete(w.staging, blobs[i].Staging)
 		ok(t, w.db.StagingDropped(w.Context(), blobs[i].ID))
 	}
-	blobs, err = w.db.Collect(w.Context(), w.now.Add(-deleteGrace), w.now, 10)
+	blobs, err = w.db.Collect(w.Context(), meta.CollectQuery{CondemnedBefore: w.now.Add(-deleteGrace), Now: w.now, Limit: 10})
 	ok(t, err)
 	for i := range blobs {
 		b := &blobs[i]
@@ -327,6 +323,7 @@ func (w *world) time(t *rapid.T) {
 
 // check compares the files with what their owners believe, byte for byte.
 func (w *world) check(t *rapid.T) {
+	w.db = w.next() // what one node has done, another one sees
 	for _, problem := range problems(w.Context(), w.db, owners) {
 		t.Error(problem)
 	}

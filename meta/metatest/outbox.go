@@ -471,9 +471,13 @@ func testDroppable(h *harness) {
 	equal(h, "lost", h.file(alice, waiting.ID).Lost, true)
 	h.want(upload.Conflict, h.db.RetryTransfer(h.Context(), waiting.Transfer.ID, h.now))
 
-	// A condemned blob's staging copy goes as well; one that is being deleted is the collector's.
+	// A condemned blob's staging copy goes as well, and that of one that is being deleted.
 	h.remove(alice, second.ID)
 	equal(h, "condemned", len(drop(node, later, 10)), 1)
 	h.collect()
-	equal(h, "deleting", len(drop(node, later, 10)), 0)
+	equal(h, "deleting", len(drop(node, later, 10)), 1)
+	equal(h, "deleting, on another node", len(drop("node", later, 10)), 0)
+	h.must(h.db.StagingDropped(h.Context(), second.BlobID))
+	equal(h, "dropped", len(drop(node, later, 10)), 0)
+	equal(h, "state", h.blob(second.BlobID).State, upload.BlobDeleting)
 }

@@ -80,15 +80,15 @@ func raceInstantDelete(h *harness, b body) {
 	f := h.addStored(alice, "a", b)
 	c := h.commitOf(bob, "b", b)
 	collect := func() error {
-		blobs, err := h.db.Collect(h.Context(), h.now.Add(time.Second), h.now, 10)
+		blobs, err := h.next().Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(time.Second), Now: h.now, Limit: 10})
 		for i := range blobs {
-			err = errors.Join(err, h.db.Deleted(h.Context(), blobs[i].ID))
+			err = errors.Join(err, h.next().Deleted(h.Context(), blobs[i].ID))
 		}
 		return err
 	}
 	errs := together(
-		func() error { _, err := h.db.CommitInstant(h.Context(), c, f.BlobID); return err },
-		func() error { return h.db.DeleteFile(h.Context(), alice, f.ID, h.now) },
+		func() error { _, err := h.next().CommitInstant(h.Context(), c, f.BlobID); return err },
+		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
 		collect, collect,
 	)
 	h.only(errs[0], upload.NotFound)
@@ -110,14 +110,14 @@ func raceComplete(h *harness, b body) {
 	second.File.ID = upload.NewID(h.now)
 	answers := make([]meta.Answer, 4)
 	errs := together(
-		func() (err error) { answers[0], err = h.db.CommitUpload(h.Context(), c); return err },
-		func() (err error) { answers[1], err = h.db.CommitUpload(h.Context(), second); return err },
+		func() (err error) { answers[0], err = h.next().CommitUpload(h.Context(), c); return err },
+		func() (err error) { answers[1], err = h.next().CommitUpload(h.Context(), second); return err },
 		func() (err error) {
-			answers[2], err = h.db.EndUpload(h.Context(), meta.Answer{UploadID: c.UploadID, Owner: alice, State: upload.Cancelled, CreatedAt: h.now, ExpiresAt: forever})
+			answers[2], err = h.next().EndUpload(h.Context(), meta.Answer{UploadID: c.UploadID, Owner: alice, State: upload.Cancelled, CreatedAt: h.now, ExpiresAt: forever})
 			return err
 		},
 		func() (err error) {
-			answers[3], err = h.db.EndUpload(h.Context(), meta.Answer{UploadID: c.UploadID, Owner: alice, State: upload.Expired, CreatedAt: h.now, ExpiresAt: forever})
+			answers[3], err = h.next().EndUpload(h.Context(), meta.Answer{UploadID: c.UploadID, Owner: alice, State: upload.Expired, CreatedAt: h.now, ExpiresAt: forever})
 			return err
 		},
 	)
@@ -141,7 +141,7 @@ func raceKey(h *harness, b body) {
 	for i := range commits {
 		commits[i] = h.commitOf(alice, "a", b)
 		commits[i].Key = "key of " + commits[0].UploadID
-		calls = append(calls, func() (err error) { answers[i], err = h.db.CommitUpload(h.Context(), commits[i]); return err })
+		calls = append(calls, func() (err error) { answers[i], err = h.next().CommitUpload(h.Context(), commits[i]); return err })
 	}
 	h.must(errors.Join(together(calls...)...))
 	for _, a := range answers {
@@ -156,11 +156,11 @@ func raceJoin(h *harness, b body) {
 	for i := range files {
 		job := h.lease(files[i].Transfer.ID)
 		calls = append(calls, func() error {
-			result, err := h.db.SetRoot(h.Context(), job.Transfer.ID, job.Transfer.Lease.Epoch, b.root(), h.now)
+			result, err := h.next().SetRoot(h.Context(), job.Transfer.ID, job.Transfer.Lease.Epoch, b.root(), h.now)
 			if err != nil || result.JoinedTo != "" {
 				return err
 			}
-			return h.db.Stored(h.Context(), job.Transfer.ID, job.Transfer.Lease.Epoch, local, upload.ObjectKeyFor(&job.Blob), h.now)
+			return h.next().Stored(h.Context(), job.Transfer.ID, job.Transfer.Lease.Epoch, local, upload.ObjectKeyFor(&job.Blob), h.now)
 		})
 	}
 	if b.variant%2 == 1 {
@@ -186,14 +186,14 @@ func raceJoinInstant(h *harness, b body) {
 	job := h.lease(first.Transfer.ID)
 	errs := together(
 		func() error {
-			_, err := h.db.SetRoot(h.Context(), job.Transfer.ID, job.Transfer.Lease.Epoch, b.root(), h.now)
+			_, err := h.next().SetRoot(h.Context(), job.Transfer.ID, job.Transfer.Lease.Epoch, b.root(), h.now)
 			return err
 		},
 		func() error {
-			_, err := h.db.CommitInstant(h.Context(), h.commitOf(bob, "c", b), second.BlobID)
+			_, err := h.next().CommitInstant(h.Context(), h.commitOf(bob, "c", b), second.BlobID)
 			return err
 		},
-		func() error { return h.db.DeleteFile(h.Context(), bob, second.ID, h.now) },
+		func() error { return h.next().DeleteFile(h.Context(), bob, second.ID, h.now) },
 	)
 	h.must(errs[0])
 	h.only(errs[1], upload.NotFound)
@@ -210,13 +210,13 @@ func raceDeleteCollect(h *harness, b body) {
 	f := h.add(alice, "a", b)
 	job := h.lease(f.Transfer.ID)
 	errs := together(
-		func() error { return h.db.DeleteFile(h.Context(), alice, f.ID, h.now) },
-		func() error { return h.db.DeleteFile(h.Context(), alice, f.ID, h.now) },
+		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
+		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
 		func() error {
-			_, err := h.db.Collect(h.Context(), h.now.Add(2*lease), h.now.Add(2*lease), 10) // the lease is over
+			_, err := h.next().Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(2 * lease), Now: h.now.Add(2 * lease), Limit: 10}) // the lease is over
 			return err
 		},
-		func() error { return h.db.Stored(h.Context(), job.Transfer.ID, 1, local, "key", h.now) },
+		func() error { return h.next().Stored(h.Context(), job.Transfer.ID, 1, local, "key", h.now) },
 	)
 	h.only(errs[0], upload.NotFound)
 	h.only(errs[1], upload.NotFound)
@@ -235,11 +235,11 @@ func raceReplace(h *harness, b body) {
 	replace := func(variant int) func() error {
 		c := h.commitOf(alice, "new", body{"new " + b.sum, 100*b.variant + variant})
 		c.Replaces = f.ID
-		return func() error { _, err := h.db.CommitUpload(h.Context(), c); return err }
+		return func() error { _, err := h.next().CommitUpload(h.Context(), c); return err }
 	}
 	h.must(errors.Join(together(
 		replace(1), replace(2),
-		func() error { return h.db.DeleteFile(h.Context(), alice, f.ID, h.now) },
+		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
 	)...))
 	// What came before the delete went with it, what came after is a new file.
 	if n := len(h.list(alice)); n > 2 {
@@ -253,7 +253,7 @@ func raceLease(h *harness, b body) {
 	calls, jobs := []func() error{}, make([]meta.Job, 4)
 	for i := range jobs {
 		calls = append(calls, func() (err error) {
-			jobs[i], err = h.db.Lease(h.Context(), f.Transfer.ID, "worker", h.now, h.now.Add(lease))
+			jobs[i], err = h.next().Lease(h.Context(), f.Transfer.ID, "worker", h.now, h.now.Add(lease))
 			return err
 		})
 	}
@@ -273,10 +273,10 @@ func raceStored(h *harness, b body) {
 	job := h.lease(f.Transfer.ID)
 	errs := together(
 		func() error {
-			return h.db.Stored(h.Context(), job.Transfer.ID, 1, local, upload.ObjectKeyFor(&job.Blob), h.now)
+			return h.next().Stored(h.Context(), job.Transfer.ID, 1, local, upload.ObjectKeyFor(&job.Blob), h.now)
 		},
-		func() error { return h.db.CancelTransfer(h.Context(), job.Transfer.ID, h.now) },
-		func() error { return h.db.RetryTransfer(h.Context(), job.Transfer.ID, h.now) },
+		func() error { return h.next().CancelTransfer(h.Context(), job.Transfer.ID, h.now) },
+		func() error { return h.next().RetryTransfer(h.Context(), job.Transfer.ID, h.now) },
 	)
 	for _, err := range errs {
 		h.only(err, upload.Conflict)
@@ -294,7 +294,7 @@ func raceTakeDue(h *harness, b body) {
 	calls := []func() error{}
 	for i := range taken {
 		calls = append(calls, func() (err error) {
-			taken[i], err = h.db.TakeDue(h.Context(), node, h.now, time.Hour, 10)
+			taken[i], err = h.next().TakeDue(h.Context(), node, h.now, time.Hour, 10)
 			return err
 		})
 	}
@@ -320,15 +320,15 @@ func raceMany(h *harness) {
 		commits[i] = h.commitOf(owners[i%2], "many", body{"many", i})
 		switch i % 3 {
 		case 0:
-			calls = append(calls, func() error { _, err := h.db.CommitUpload(h.Context(), commits[i]); return err })
+			calls = append(calls, func() error { _, err := h.next().CommitUpload(h.Context(), commits[i]); return err })
 		case 1:
 			calls = append(calls, func() error {
-				_, err := h.db.CommitInstant(h.Context(), commits[i], "nothing")
+				_, err := h.next().CommitInstant(h.Context(), commits[i], "nothing")
 				return err
 			})
 		case 2: // fails after it has begun to write: the file's id is taken
 			commits[i].File.ID = commits[0].File.ID
-			calls = append(calls, func() error { _, err := h.db.CommitUpload(h.Context(), commits[i]); return err })
+			calls = append(calls, func() error { _, err := h.next().CommitUpload(h.Context(), commits[i]); return err })
 		}
 	}
 	h.must(calls[0]())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -13,8 +14,11 @@ import (
 
 const (
 	blobQuery = `SELECT ` + blobColumns + ` FROM blobs b`
-	fileQuery = `SELECT ` + fileColumns + ` FROM files f JOIN blobs b ON b.id = f.blob_id JOIN transfers t ON t.blob_id = b.id`
+	fileQuery = fileColumnsOf + `files f` + joinedToFiles
 	jobQuery  = `SELECT ` + blobColumns + `, ` + transferColumns + ` FROM transfers t JOIN blobs b ON b.id = t.blob_id`
+
+	fileColumnsOf = `SELECT ` + fileColumns + ` FROM `
+	joinedToFiles = ` JOIN blobs b ON b.id = f.blob_id JOIN transfers t ON t.blob_id = b.id`
 
 	answerByID  = `SELECT ` + answerColumns + ` FROM answers a WHERE a.upload_id = ?`
 	answerByKey = `SELECT ` + answerColumns + ` FROM answers a WHERE a.owner = ? AND a.idem_key = ?`
@@ -137,17 +141,19 @@ func ownFile(ctx context.Context, p preparer, owner, id string) (upload.File, bo
 
 // Files lists an owner's files; see meta.FileQuery.
 func (db *DB) Files(ctx context.Context, q meta.FileQuery) ([]upload.File, error) {
-	query, args, err := filesQuery(&q)
+	query, args, err := db.filesQuery(&q)
 	if err != nil {
 		return nil, upload.Wrap(upload.Invalid, "meta.Files", "", err)
 	}
-	files, err := rows(ctx, db.reader, scanFile, query, args...)
+	files, err := fromCopy(ctx, db, q.Owner, func(r *reader) ([]upload.File, error) {
+		return rows(ctx, r, scanFile, query, args...)
+	})
 	return files, db.failure("meta.Files", "", err)
 }
 
 // filesQuery has few forms, so that each can stay prepared: everything variable is an argument.
-func filesQuery(q *meta.FileQuery) (string, []any, error) {
-	var column string
+func (db *DB) filesQuery(q *meta.FileQuery) (string, []any, error) {
+	var column, index string
 	var after any
 	last := q.After
 	if last == nil {
@@ -155,16 +161,16 @@ func filesQuery(q *meta.FileQuery) (string, []any, error) {
 	}
 	switch q.Sort {
 	case meta.ByCreated, "":
-		column, after = "f.created_at", at(last.CreatedAt)
+		column, index, after = "f.created_at", "files_created", at(last.CreatedAt)
 	case meta.ByName:
-		column, after = "f.name_folded", fold(last.Name)
+		column, index, after = "f.name_folded", "files_name", fold(last.Name)
 	case meta.BySize:
-		column, after = "f.size", last.Size
+		column, index, after = "f.size", "files_size", last.Size
 	default:
 		return "", nil, upload.Errorf(upload.Invalid, "", "", "Files cannot be sorted by %q.", q.Sort)
 	}
 	var b strings.Builder
-	b.WriteString(fileQuery + ` WHERE f.owner = ?`)
+	b.WriteString(` WHERE f.owner = ?`)
 	args := []any{q.Owner}
 	if q.Path != nil {
 		b.WriteString(` AND f.path = ?`)
@@ -174,23 +180,32 @@ func filesQuery(q *meta.FileQuery) (string, []any, error) {
 		b.WriteString(` AND f.name_folded LIKE ? ESCAPE '!'`)
 		args = append(args, "%"+escapeLike.Replace(fold(q.Name))+"%")
 	}
-	compare, order := " > ", " ASC"
-	if q.Desc {
-		compare, order = " < ", " DESC"
+	compare, order := "<", " DESC"
+	if !q.Desc {
+		compare, order = ">", " ASC"
 	}
 	if q.After != nil {
-		b.WriteString(` AND (` + column + `, f.id)` + compare + `(?, ?)`)
-		args = append(args, after, q.After.ID)
+		// MySQL finds no place in an index for a pair, so it is told where the first of the two begins.
+		b.WriteString(` AND ` + column + ` ` + compare + `= ? AND (` + column + `, f.id) ` + compare + ` (?, ?)`)
+		args = append(args, after, after, q.After.ID)
 	}
-	b.WriteString(` ORDER BY ` + column + order + `, f.id` + order + ` LIMIT ?`)
-	return b.String(), append(args, q.Limit), nil
+	where, sorted := b.String(), ` ORDER BY `+column+order+`, f.id`+order
+	args = append(args, q.Limit)
+	if db.dialect.pageFirst {
+		return fileColumnsOf + `(SELECT f.id FROM files f` + fmt.Sprintf(db.dialect.byIndex, index) + where + sorted + ` LIMIT ?) p JOIN files f ON f.id = p.id` + joinedToFiles + sorted, args, nil
+	}
+	return fileQuery + where + sorted + ` LIMIT ?`, args, nil
 }
 
 var escapeLike = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 // UpdateFile changes what is not nil in c and returns the file.
 func (db *DB) UpdateFile(ctx context.Context, owner, id string, c meta.FileChange) (upload.File, error) {
+	defer db.copies.changed(owner)
 	return write(ctx, db, "UpdateFile", id, func(ctx context.Context, s *session) (upload.File, error) {
+		if err := s.lock(ctx, fileRow, id); err != nil {
+			return upload.File{}, err
+		}
 		f, found, err := ownFile(ctx, s, owner, id)
 		if err != nil {
 			return f, err
@@ -224,7 +239,11 @@ func noFile() error {
 
 // DeleteFile drops the reference. A blob without references is condemned at now.
 func (db *DB) DeleteFile(ctx context.Context, owner, id string, now time.Time) error {
+	defer db.copies.changed(owner)
 	return act(ctx, db, "DeleteFile", id, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, fileRow, id); err != nil { // or it moves to another blob
+			return err
+		}
 		var blobID string
 		err := row(ctx, s, []any{&blobID}, `SELECT f.blob_id FROM files f WHERE f.id = ? AND f.owner = ?`, id, owner)
 		if errors.Is(err, sql.ErrNoRows) {

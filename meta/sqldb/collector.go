@@ -6,32 +6,40 @@ import (
 	"errors"
 	"time"
 
+	"gantry/meta"
 	"gantry/upload"
 )
 
 // Collect moves condemned blobs to deleting; see meta.Collector.
-func (db *DB) Collect(ctx context.Context, condemnedBefore, now time.Time, limit int) ([]upload.Blob, error) {
+func (db *DB) Collect(ctx context.Context, q meta.CollectQuery) ([]upload.Blob, error) {
 	return write(ctx, db, "Collect", "", func(ctx context.Context, s *session) ([]upload.Blob, error) {
-		ids, err := rows(ctx, s, scanString, `SELECT b.id FROM blobs b WHERE b.state = 'condemned' AND b.condemned_at < ? AND b.refs = 0
-			AND NOT EXISTS (SELECT 1 FROM transfers t WHERE t.blob_id = b.id AND t.state IN ('running', 'verifying') AND t.lease_until > ?)
-			ORDER BY b.condemned_at LIMIT ?`, at(condemnedBefore), at(now), limit)
+		if err := s.behind(ctx, q.Fence); err != nil {
+			return nil, err
+		}
+		const notLeased = `NOT EXISTS (SELECT 1 FROM transfers t WHERE t.blob_id = blobs.id AND t.state IN ('running', 'verifying') AND t.lease_until > ?)`
+		ids, err := rows(ctx, s, scanString, `SELECT id FROM blobs WHERE state = 'condemned' AND condemned_at < ? AND refs = 0
+			AND `+notLeased+` ORDER BY condemned_at LIMIT ?`, at(q.CondemnedBefore), at(q.Now), q.Limit)
 		if err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
-			n, err := s.exec(ctx, `UPDATE blobs SET state = 'deleting', root = NULL, updated_at = ? WHERE id = ? AND state = 'condemned' AND refs = 0`,
-				at(now), id)
+			if err := s.lock(ctx, blobRow, id); err != nil { // or a worker leases its transfer
+				return nil, err
+			}
+			n, err := s.exec(ctx, `UPDATE blobs SET state = 'deleting', root = NULL, updated_at = ? WHERE id = ? AND state = 'condemned'
+				AND refs = 0 AND `+notLeased, at(q.Now), id, at(q.Now))
 			if err != nil {
 				return nil, err
 			}
 			if n == 0 {
 				continue
 			}
-			if err := finish(ctx, s, id, upload.TransferCancelled, "", now); err != nil {
+			if err := finish(ctx, s, id, upload.TransferCancelled, "", q.Now); err != nil {
 				return nil, err
 			}
 		}
-		return rows(ctx, s, scanBlob, blobQuery+` WHERE b.state = 'deleting' AND b.condemned_at IS NOT NULL ORDER BY b.condemned_at LIMIT ?`, limit)
+		return rows(ctx, s, scanBlob, blobQuery+` WHERE b.state = 'deleting' AND b.condemned_at IS NOT NULL
+			AND (? = '' OR b.node IS NULL OR b.node = ?) ORDER BY b.condemned_at LIMIT ?`, q.Node, q.Node, q.Limit)
 	})
 }
 
@@ -161,6 +169,9 @@ func (db *DB) WrongRefs(ctx context.Context) (map[string]int64, error) {
 // MendRefs sets refs to the number of files; see meta.Collector.
 func (db *DB) MendRefs(ctx context.Context, blobID string, now time.Time) error {
 	return act(ctx, db, "MendRefs", blobID, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, blobRow, blobID); err != nil { // before the files are counted
+			return err
+		}
 		n, err := s.exec(ctx, `UPDATE blobs SET refs = (SELECT COUNT(*) FROM files f WHERE f.blob_id = blobs.id) WHERE id = ?`, blobID)
 		if err != nil {
 			return err
@@ -187,6 +198,9 @@ func (db *DB) MendRefs(ctx context.Context, blobID string, now time.Time) error 
 // MarkLost records that a blob's bytes are gone or wrong.
 func (db *DB) MarkLost(ctx context.Context, blobID, reason string, now time.Time) error {
 	return act(ctx, db, "MarkLost", blobID, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, blobRow, blobID); err != nil {
+			return err
+		}
 		state, err := stateOf(ctx, s, blobID)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
@@ -201,6 +215,9 @@ func (db *DB) MarkLost(ctx context.Context, blobID, reason string, now time.Time
 // Unstore makes the transfer of a blob due again whose store has lost it; see meta.Collector.
 func (db *DB) Unstore(ctx context.Context, blobID, reason string, now time.Time) error {
 	return act(ctx, db, "Unstore", blobID, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, blobRow, blobID); err != nil {
+			return err
+		}
 		var b upload.Blob
 		err := row(ctx, s, scanBlob(&b), blobQuery+` WHERE b.id = ?`, blobID)
 		switch {

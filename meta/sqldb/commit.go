@@ -13,6 +13,7 @@ import (
 
 // CommitUpload makes the file of a sealed upload visible; see meta.Catalog.
 func (db *DB) CommitUpload(ctx context.Context, c meta.Commit) (meta.Answer, error) {
+	defer db.copies.changed(c.File.Owner)
 	return write(ctx, db, "CommitUpload", c.UploadID, func(ctx context.Context, s *session) (meta.Answer, error) {
 		earlier, found, err := db.earlierCommit(ctx, s, &c)
 		if found || err != nil {
@@ -41,6 +42,7 @@ func (db *DB) CommitUpload(ctx context.Context, c meta.Commit) (meta.Answer, err
 
 // CommitInstant makes a file of a blob that is already there; see meta.Catalog.
 func (db *DB) CommitInstant(ctx context.Context, c meta.Commit, blobID string) (meta.Answer, error) {
+	defer db.copies.changed(c.File.Owner)
 	return write(ctx, db, "CommitInstant", c.UploadID, func(ctx context.Context, s *session) (meta.Answer, error) {
 		earlier, found, err := db.earlierInstant(ctx, s, &c)
 		if found || err != nil {
@@ -130,7 +132,8 @@ func (db *DB) earlierAnswer(ctx context.Context, s *session, uploadID, owner, ke
 		if err != nil || db.now().Before(a.ExpiresAt) {
 			return ownedAnswer(a), err == nil, err
 		}
-		_, err = s.exec(ctx, `DELETE FROM answers WHERE upload_id = ?`, a.UploadID)
+		// The time again: another may have put its answer in the place of this one by now.
+		_, err = s.exec(ctx, `DELETE FROM answers WHERE upload_id = ? AND expires_at = ?`, a.UploadID, at(a.ExpiresAt))
 		return meta.Answer{}, false, err
 	}
 	if uploadID != "" {
@@ -151,6 +154,9 @@ func putFile(ctx context.Context, s *session, c *meta.Commit, f upload.File, ins
 	f.CreatedAt, f.UpdatedAt = now, now
 	replaced := false
 	if c.Replaces != "" {
+		if err := s.lock(ctx, fileRow, c.Replaces); err != nil { // or it gets another content, or goes
+			return meta.Answer{}, err
+		}
 		old, found, err := ownFile(ctx, s, f.Owner, c.Replaces)
 		if err != nil {
 			return meta.Answer{}, err

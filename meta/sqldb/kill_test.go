@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 type allOf struct{ *testing.M }
 
 func (m allOf) Run() int {
+	defer closeAdmins()
 	code := m.M.Run()
 	if err := closeShared(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

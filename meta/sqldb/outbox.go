@@ -17,25 +17,31 @@ import (
 // of its lease while it is worked on, a while later when it was published, and never (NULL) when it
 // is final.
 
+const dueQuery = `SELECT t.id FROM transfers t WHERE t.node = ? AND t.due_at <= ? ORDER BY t.due_at, t.id LIMIT ?`
+
 // TakeDue returns transfers whose time has come; see meta.Outbox.
 func (db *DB) TakeDue(ctx context.Context, node string, now time.Time, republish time.Duration, limit int) ([]string, error) {
-	const query = `SELECT t.id FROM transfers t WHERE t.node = ? AND t.due_at <= ? ORDER BY t.due_at, t.id LIMIT ?`
 	// Mostly there is nothing to do, and then the writer is not bothered.
-	ids, err := rows(ctx, db.reader, scanString, query, node, at(now), limit)
+	ids, err := rows(ctx, db.reader, scanString, dueQuery, node, at(now), limit)
 	if err != nil || len(ids) == 0 {
 		return nil, db.failure("meta.TakeDue", "", err)
 	}
 	return write(ctx, db, "TakeDue", "", func(ctx context.Context, s *session) ([]string, error) {
-		ids, err := rows(ctx, s, scanString, query, node, at(now), limit)
+		ids, err := rows(ctx, s, scanString, dueQuery, node, at(now), limit)
 		if err != nil {
 			return nil, err
 		}
+		taken := ids[:0]
 		for _, id := range ids {
-			if _, err := s.exec(ctx, `UPDATE transfers SET due_at = ? WHERE id = ?`, at(now.Add(republish)), id); err != nil {
+			n, err := s.exec(ctx, `UPDATE transfers SET due_at = ? WHERE id = ? AND due_at <= ?`, at(now.Add(republish)), id, at(now))
+			if err != nil {
 				return nil, err
 			}
+			if n > 0 { // nobody else took it
+				taken = append(taken, id)
+			}
 		}
-		return ids, nil
+		return taken, nil
 	})
 }
 
@@ -132,7 +138,7 @@ func (db *DB) Stored(ctx context.Context, id string, epoch int64, store, key str
 func (db *DB) Retry(ctx context.Context, id string, epoch int64, next time.Time, reason string, now time.Time) error {
 	return act(ctx, db, "Retry", id, func(ctx context.Context, s *session) error {
 		_, err := s.ended(ctx, id, epoch, `state = 'retrying', next_at = ?, due_at = ?, last_error = ?, updated_at = ?`,
-			[]any{at(next), at(next), orNull(reason), at(now)}, `t.state = 'retrying' AND t.next_at = ?`, at(next))
+			[]any{at(next), at(next), why(reason), at(now)}, `t.state = 'retrying' AND t.next_at = ?`, at(next))
 		return err
 	})
 }
@@ -141,7 +147,7 @@ func (db *DB) Retry(ctx context.Context, id string, epoch int64, next time.Time,
 func (db *DB) Dead(ctx context.Context, id string, epoch int64, reason string, lost bool, now time.Time) error {
 	return act(ctx, db, "Dead", id, func(ctx context.Context, s *session) error {
 		again, err := s.ended(ctx, id, epoch, `state = 'dead', next_at = NULL, due_at = NULL, last_error = ?, updated_at = ?`,
-			[]any{orNull(reason), at(now)}, `t.state = 'dead'`)
+			[]any{why(reason), at(now)}, `t.state = 'dead'`)
 		if again || err != nil || !lost {
 			return err
 		}
@@ -174,15 +180,21 @@ func (db *DB) Transfers(ctx context.Context, states []upload.TransferState, limi
 	if len(states) == 0 {
 		states = allTransferStates
 	}
+	states = slices.Compact(slices.Sorted(slices.Values(states)))
 	// State by state, so that an index gives the order: sorting a million stored ones takes seconds.
-	var all []upload.Transfer
-	for _, state := range slices.Compact(slices.Sorted(slices.Values(states))) {
-		some, err := rows(ctx, db.reader, scanTransfer, transferQuery+` WHERE t.state = ? ORDER BY t.created_at DESC, t.id DESC LIMIT ?`,
-			string(state), limit)
-		if err != nil {
-			return nil, db.failure("meta.Transfers", "", err)
+	all, err := fromCopy(ctx, db, "", func(r *reader) (all []upload.Transfer, err error) {
+		for _, state := range states {
+			some, err := rows(ctx, r, scanTransfer, transferQuery+` WHERE t.state = ? ORDER BY t.created_at DESC, t.id DESC LIMIT ?`,
+				string(state), limit)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, some...)
 		}
-		all = append(all, some...)
+		return all, nil
+	})
+	if err != nil {
+		return nil, db.failure("meta.Transfers", "", err)
 	}
 	slices.SortFunc(all, func(a, b upload.Transfer) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.ID, a.ID))
@@ -194,7 +206,11 @@ func (db *DB) Transfers(ctx context.Context, states []upload.TransferState, limi
 
 // RetryTransfer makes a transfer due now; see meta.Outbox.
 func (db *DB) RetryTransfer(ctx context.Context, id string, now time.Time) error {
+	defer db.copies.changed("")
 	return act(ctx, db, "RetryTransfer", id, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, transferRow, id); err != nil {
+			return err
+		}
 		var job meta.Job
 		err := row(ctx, s, scanJob(&job), jobQuery+` WHERE t.id = ?`, id)
 		switch t := &job.Transfer; {
@@ -218,7 +234,7 @@ func (db *DB) RetryTransfer(ctx context.Context, id string, now time.Time) error
 func requeue(ctx context.Context, s *session, blobID, reason string, now time.Time) error {
 	_, err := s.exec(ctx, `UPDATE transfers SET state = 'queued', bytes = 0, attempts = 0, next_at = ?, due_at = 0,
 		last_error = COALESCE(?, last_error), lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, updated_at = ?
-		WHERE blob_id = ?`, at(now), orNull(reason), at(now), blobID)
+		WHERE blob_id = ?`, at(now), why(reason), at(now), blobID)
 	return err
 }
 
@@ -226,13 +242,17 @@ func requeue(ctx context.Context, s *session, blobID, reason string, now time.Ti
 func finish(ctx context.Context, s *session, blobID string, state upload.TransferState, reason string, now time.Time) error {
 	_, err := s.exec(ctx, `UPDATE transfers SET state = ?, next_at = NULL, due_at = NULL, last_error = COALESCE(?, last_error),
 		lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, updated_at = ?
-		WHERE blob_id = ? AND state <> 'stored' AND state <> ?`, string(state), orNull(reason), at(now), blobID, string(state))
+		WHERE blob_id = ? AND state <> 'stored' AND state <> ?`, string(state), why(reason), at(now), blobID, string(state))
 	return err
 }
 
 // CancelTransfer stops a transfer; see meta.Outbox.
 func (db *DB) CancelTransfer(ctx context.Context, id string, now time.Time) error {
+	defer db.copies.changed("")
 	return act(ctx, db, "CancelTransfer", id, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, transferRow, id); err != nil {
+			return err
+		}
 		var blobID string
 		var state upload.TransferState
 		err := row(ctx, s, []any{&blobID, &state}, `SELECT t.blob_id, t.state FROM transfers t WHERE t.id = ?`, id)
@@ -250,10 +270,12 @@ func (db *DB) CancelTransfer(ctx context.Context, id string, now time.Time) erro
 
 // Backlog counts the transfers that are not final.
 func (db *DB) Backlog(ctx context.Context, _ time.Time) (meta.Backlog, error) {
-	var b meta.Backlog
-	err := row(ctx, db.reader, []any{&b.Waiting, (*micros)(&b.Oldest), &b.Dead}, `SELECT COUNT(*), MIN(t.created_at),
-		(SELECT COUNT(*) FROM transfers d WHERE d.state = 'dead')
-		FROM transfers t WHERE t.state IN ('queued', 'running', 'verifying', 'retrying')`)
+	b, err := fromCopy(ctx, db, "", func(r *reader) (b meta.Backlog, err error) {
+		err = row(ctx, r, []any{&b.Waiting, (*micros)(&b.Oldest), &b.Dead}, `SELECT COUNT(*), MIN(t.created_at),
+			(SELECT COUNT(*) FROM transfers d WHERE d.state = 'dead')
+			FROM transfers t WHERE t.state IN ('queued', 'running', 'verifying', 'retrying')`)
+		return b, err
+	})
 	return b, db.failure("meta.Backlog", "", err)
 }
 
@@ -261,12 +283,19 @@ func (db *DB) Backlog(ctx context.Context, _ time.Time) (meta.Backlog, error) {
 func (db *DB) Droppable(ctx context.Context, node string, verifiedBefore time.Time, limit int) ([]upload.Blob, error) {
 	blobs, err := rows(ctx, db.reader, scanBlob, blobQuery+` WHERE b.node = ? AND b.verified_at < ? AND b.store IS NOT NULL
 		AND b.state IN ('live', 'condemned') ORDER BY b.verified_at LIMIT ?`, node, at(verifiedBefore), limit)
-	return blobs, db.failure("meta.Droppable", "", err)
+	if err != nil || len(blobs) == limit {
+		return blobs, db.failure("meta.Droppable", "", err)
+	}
+	deleting, err := rows(ctx, db.reader, scanBlob, blobQuery+` WHERE `+onNode+` AND b.state = 'deleting' LIMIT ?`, node+"-", node+".", limit-len(blobs))
+	return append(blobs, deleting...), db.failure("meta.Droppable", "", err)
 }
 
 // StagingDropped records that the staging copy is gone.
 func (db *DB) StagingDropped(ctx context.Context, blobID string) error {
 	return act(ctx, db, "StagingDropped", blobID, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, blobRow, blobID); err != nil {
+			return err
+		}
 		var store string
 		err := row(ctx, s, []any{(*text)(&store)}, `SELECT b.store FROM blobs b WHERE b.id = ?`, blobID)
 		if errors.Is(err, sql.ErrNoRows) {

@@ -28,6 +28,9 @@ func (db *DB) SetRoot(ctx context.Context, id string, epoch int64, root upload.R
 		if err := row(ctx, s, scanCandidate(&mine), candidateQuery+` WHERE t.id = ?`, id); err != nil {
 			return result, err
 		}
+		if err := s.lock(ctx, twinRows, mine.sha1[:], mine.size); err != nil {
+			return result, err
+		}
 		if !mine.root.IsZero() && mine.root != root {
 			return result, &upload.Error{
 				Kind: upload.DigestMismatch, Want: mine.root.String(), Got: root.String(),
@@ -154,6 +157,9 @@ func audit(ctx context.Context, s *session, id string, now time.Time, kind strin
 // lose records that a blob's bytes are gone or wrong. It keeps its files, and its identity so that the
 // same content arriving again heals it; without files it is only garbage.
 func lose(ctx context.Context, s *session, blobID, reason string, now time.Time) error {
+	if err := s.lock(ctx, blobRow, blobID); err != nil { // or it is revived between the two that follow
+		return err
+	}
 	n, err := s.exec(ctx, `UPDATE blobs SET state = 'lost', updated_at = ? WHERE id = ? AND state IN ('live', 'stranded')`, at(now), blobID)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"gantry/meta"
@@ -114,6 +115,11 @@ func orNull(s string) any {
 		return nil
 	}
 	return s
+}
+
+// why is the text of an error as an argument. It may have anything in it, and servers take only text.
+func why(reason string) any {
+	return orNull(strings.ReplaceAll(strings.ToValidUTF8(reason, "\uFFFD"), "\x00", "\uFFFD"))
 }
 
 // digest scans a column of bytes into what it is a slice of; NULL is all zeros.

@@ -4,7 +4,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"gantry/meta"
 	"gantry/meta/metatest"
 )
 
@@ -28,5 +27,7 @@ func openAt(t testing.TB, path string, opt Options) *DB {
 }
 
 func TestContract(t *testing.T) {
-	metatest.Run(t, func(t *testing.T) meta.DB { return openTest(t) })
+	each(t, append([]kindOfDatabase{onSQLite}, servers...), func(t *testing.T, k kindOfDatabase) {
+		metatest.Run(t, k.nodes(t))
+	})
 }

@@ -18,14 +18,6 @@ import (
 	"gantry/upload"
 )
 
-// dialect is everything in which the databases differ; all other SQL here is common to them.
-type dialect struct {
-	goose      goose.Dialect
-	migrations fs.FS
-	begin      string                  // starts a transaction that writes
-	kind       func(error) upload.Kind // of an error of the driver
-}
-
 //go:embed migrations/sqlite/*.sql
 var sqliteMigrations embed.FS
 
@@ -35,6 +27,7 @@ const (
 	sqliteBusyMillis  = 5_000    // how long to wait for another process
 	sqliteWriterCache = 64 << 10 // KiB of pages
 	sqliteReaderCache = 16 << 10 // KiB of pages, each
+	sqliteBatch       = 256      // operations in one transaction: the first of them waits for the last
 	sqliteCheckpoint  = 4_000    // pages in the write-ahead log before they go to the database
 )
 
@@ -47,7 +40,10 @@ func OpenSQLite(ctx context.Context, path string, opt Options) (*DB, error) {
 	if err != nil {
 		return nil, upload.Wrap(upload.Internal, op, "", err)
 	}
-	d := dialect{goose: goose.DialectSQLite3, migrations: migrations, begin: "BEGIN IMMEDIATE", kind: sqliteKind}
+	d := dialect{
+		goose: goose.DialectSQLite3, migrations: migrations, begin: "BEGIN IMMEDIATE", commit: commitText,
+		writers: 1, batch: sqliteBatch, kind: sqliteKind, conflict: never, lost: never,
+	}
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return nil, upload.Wrap(upload.Internal, op, "", err)
@@ -71,7 +67,7 @@ func OpenSQLite(ctx context.Context, path string, opt Options) (*DB, error) {
 	if err := migrate(ctx, writer, d, opt.Log); err != nil {
 		return nil, upload.Wrap(d.kind(err), op, "", errors.Join(err, readers.Close(), writer.Close()))
 	}
-	return start(ctx, writer, readers, d, opt), nil
+	return start(ctx, writer, readers, nil, d, opt), nil
 }
 
 // createPrivate makes the file before SQLite does, because SQLite would let others read it.

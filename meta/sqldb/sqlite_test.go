@@ -359,7 +359,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 	must(t, db.StagingDropped(ctx, f.BlobID))
 	must(t, db.MarkLost(ctx, f.BlobID, "gone", noon))
 	must(t, db.DeleteFile(ctx, "owner", a.File.ID, noon))
-	blobs, err := db.Collect(ctx, noon.Add(time.Hour), noon, 10)
+	blobs, err := db.Collect(ctx, meta.CollectQuery{CondemnedBefore: noon.Add(time.Hour), Now: noon, Limit: 10})
 	must(t, err)
 	must(t, db.Deleted(ctx, blobs[0].ID))
 	_, err = db.ForgetAnswers(ctx, noon)

@@ -8,29 +8,32 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jmoiron/sqlx"
+	"golang.org/x/sync/errgroup"
 
 	"gantry/upload"
 )
 
-// maxBatch bounds how many operations one transaction holds, and so how long the first of them waits.
-const maxBatch = 256
+var (
+	errClosed = upload.Errorf(upload.Unavailable, "", "", "The server is shutting down. Try again.")
+	errLate   = upload.Errorf(upload.Unavailable, "", "", "The database does not answer. Try again.")
+)
 
-var errClosed = upload.Errorf(upload.Unavailable, "", "", "The server is shutting down. Try again.")
-
-// writer runs operations in the order in which they come, all that are waiting in one transaction.
-// None is answered before that transaction is committed.
+// writer runs operations in transactions, those that are waiting together in one. None is answered
+// before its transaction is committed. It has as many transactions at a time as its database is good at:
+// with one, operations are run in the order in which they come.
 type writer struct {
-	pool    *sqlx.DB // of one connection
-	dialect dialect
+	pool    *sqlx.DB // of as many connections
+	dialect *dialect
 	queue   chan *operation // unbuffered: what was taken from it is answered
 	quit    chan struct{}   // closed: take no more
 	stop    sync.Once
-	wg      sync.WaitGroup
+	lanes   errgroup.Group
 	commit  func(context.Context, *session) error // replaced by tests that make commits fail
-
-	session *session // nil: there is no connection
+	step    func()                                // set by tests that stop a transaction between two statements
 }
 
 // operation is one caller's part of a transaction.
@@ -41,20 +44,21 @@ type operation struct {
 	done     chan struct{}
 }
 
-func newWriter(pool *sqlx.DB, d dialect) *writer {
-	return &writer{
-		pool: pool, dialect: d, queue: make(chan *operation), quit: make(chan struct{}),
-		commit: func(ctx context.Context, s *session) error { return s.text(ctx, "COMMIT") },
+func newWriter(pool *sqlx.DB, d *dialect) *writer {
+	return &writer{pool: pool, dialect: d, queue: make(chan *operation), quit: make(chan struct{}), commit: d.commit}
+}
+
+func (w *writer) start(ctx context.Context) {
+	for range w.dialect.writers {
+		l := &lane{w: w}
+		w.lanes.Go(func() error { return l.loop(ctx) })
 	}
 }
 
-func (w *writer) start(ctx context.Context) { w.wg.Go(func() { w.loop(ctx) }) }
-
-// close waits for the transaction that is going on.
+// close waits for the transactions that are going on.
 func (w *writer) close() error {
 	w.stop.Do(func() { close(w.quit) })
-	w.wg.Wait()
-	return errors.Join(w.drop(), w.pool.Close())
+	return errors.Join(w.lanes.Wait(), w.pool.Close())
 }
 
 func (w *writer) closed() bool { return w.err() != nil }
@@ -76,10 +80,18 @@ func (w *writer) do(ctx context.Context, f func(ctx context.Context, s *session)
 	if err := w.err(); err != nil {
 		return err
 	}
+	var late <-chan time.Time
+	if w.dialect.patience > 0 {
+		timer := time.NewTimer(w.dialect.patience)
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case w.queue <- o:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-late:
+		return errLate
 	case <-w.quit:
 		return errClosed
 	}
@@ -87,21 +99,26 @@ func (w *writer) do(ctx context.Context, f func(ctx context.Context, s *session)
 	return o.err
 }
 
-func (w *writer) loop(ctx context.Context) {
-	batch := make([]*operation, 0, maxBatch)
+// lane is one of a writer's transactions at a time, and its connection.
+type lane struct {
+	w       *writer
+	session *session // nil: there is no connection
+}
+
+func (l *lane) loop(ctx context.Context) error {
+	w := l.w
+	batch := make([]*operation, 0, w.dialect.batch)
 	for {
 		select {
 		case <-w.quit:
-			return
+			if err := l.drop(); !w.dialect.lost(err) { // what is gone needs no closing
+				return err
+			}
+			return nil
 		case first := <-w.queue:
 			batch = w.waiting(append(batch[:0], first))
 		}
-		if err := w.transaction(ctx, batch); err != nil {
-			// Also what failed by itself may have done so because of another's work, which is undone.
-			for _, o := range batch {
-				o.err = err
-			}
-		}
+		l.serve(ctx, batch)
 		for _, o := range batch {
 			close(o.done)
 		}
@@ -113,7 +130,7 @@ func (w *writer) loop(ctx context.Context) {
 // have more to do: letting them run first makes batches twice as long.
 func (w *writer) waiting(batch []*operation) []*operation {
 	yielded := false
-	for len(batch) < maxBatch {
+	for len(batch) < w.dialect.batch {
 		select {
 		case o := <-w.queue:
 			batch = append(batch, o)
@@ -128,82 +145,134 @@ func (w *writer) waiting(batch []*operation) []*operation {
 	return batch
 }
 
-// transaction runs the batch and commits it. An operation's own failure is in its err; the error
-// returned is that of the transaction as a whole. After one it is not known what the database has,
-// nor what state the connection is in, so another one is made.
-func (w *writer) transaction(ctx context.Context, batch []*operation) (err error) {
-	defer func() {
-		if err != nil {
-			err = &upload.Error{Kind: w.failureKind(err), Detail: "The database could not record this. Try again.", Err: errors.Join(err, w.drop())}
-		}
-	}()
-	s, err := w.connect(ctx)
-	if err != nil {
-		return err
+// serve runs the batch to its end, whatever that is.
+func (l *lane) serve(ctx context.Context, batch []*operation) {
+	if patience := l.w.dialect.patience; patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
 	}
+	err := l.transaction(ctx, batch)
+	if len(batch) > 1 && l.w.dialect.conflict(err) {
+		// Alone each holds its own rows only, and for a shorter time. And one that waits for what somebody
+		// holds for long does not keep the others.
+		for i := range batch {
+			l.answer(batch[i:i+1], l.transaction(ctx, batch[i:i+1]))
+		}
+		return
+	}
+	l.answer(batch, err)
+}
+
+// answer tells the batch that its transaction failed.
+func (l *lane) answer(batch []*operation, err error) {
+	if err == nil {
+		return
+	}
+	kind := upload.Unavailable // it may pass
+	if l.w.dialect.kind(err) == upload.NoRoom {
+		kind = upload.NoRoom
+	}
+	err = &upload.Error{Kind: kind, Detail: "The database could not record this. Try again.", Err: err}
+	// Also what failed by itself may have done so because of another's work, which is undone.
+	for _, o := range batch {
+		o.err = err
+	}
+}
+
+// How long a transaction that was in another's way waits before it is run again.
+const (
+	firstPause = 2 * time.Millisecond
+	lastPause  = 500 * time.Millisecond
+)
+
+// transaction runs the batch and commits it. An operation's own failure is in its err; the error
+// returned is that of the transaction as a whole. This is the one place where a transaction is run
+// again: because an operation in it has to be undone by itself, because it conflicted with another, or
+// because the connection broke before it was to be committed. When that happens later nobody knows what
+// the database has, and it is for the caller to repeat the call.
+func (l *lane) transaction(ctx context.Context, batch []*operation) error {
+	pauses := backoff.ExponentialBackOff{InitialInterval: firstPause, Multiplier: 2, RandomizationFactor: 0.5, MaxInterval: lastPause}
 	// Hardly any operation fails after it has changed something, and savepoints cost a fifth of all
 	// time. So they are only used when one has.
-	undone, err := w.run(ctx, s, batch, (*session).attempt)
-	if undone {
-		_, err = w.run(ctx, s, batch, (*session).attemptWithSavepoint)
+	attempt := (*session).attempt
+	for {
+		undone, committing, err := l.run(ctx, batch, attempt)
+		switch {
+		case undone:
+			attempt = (*session).attemptWithSavepoint
+			continue
+		case err == nil:
+			return nil
+		}
+		conflict := l.w.dialect.conflict(err)
+		if !conflict || l.session == nil || l.session.text(ctx, "ROLLBACK") != nil {
+			// What state the connection is in is not known, so another one is made.
+			err = errors.Join(err, l.drop())
+		}
+		if conflict && len(batch) > 1 || !conflict && (committing || !l.w.dialect.lost(err)) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-l.w.quit:
+			return err
+		case <-time.After(pauses.NextBackOff()):
+		}
 	}
-	return err
 }
 
 // run runs the batch and commits it, or undoes all of it because of an operation that cannot be undone
-// by itself.
-func (w *writer) run(ctx context.Context, s *session, batch []*operation, attempt attemptFunc) (undone bool, err error) {
-	if err := s.text(ctx, w.dialect.begin); err != nil {
-		return false, err
+// by itself. committing: the error is that of the commit.
+func (l *lane) run(ctx context.Context, batch []*operation, attempt attemptFunc) (undone, committing bool, err error) {
+	s, err := l.connect(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	if err := s.text(ctx, l.w.dialect.begin); err != nil {
+		return false, false, err
 	}
 	for _, o := range batch {
 		if o.err = o.canceled(); o.err != nil {
 			continue
 		}
 		if ok, err := attempt(s, ctx, o); err != nil {
-			return false, err
+			return false, false, err
 		} else if !ok {
 			// Databases end the transaction by themselves at some errors (disk full, I/O). Then this fails.
 			if err := s.text(ctx, "ROLLBACK"); err != nil {
-				return false, errors.Join(o.err, err)
+				return false, false, errors.Join(o.err, err)
 			}
-			return true, nil
+			return true, false, nil
 		}
 	}
-	return false, w.commit(ctx, s)
+	return false, true, l.w.commit(ctx, s)
 }
 
 // attemptFunc runs one operation. Its own failure is in its err. If ok is false that failure cannot be
 // undone by itself; an error means that the transaction cannot go on.
 type attemptFunc func(s *session, ctx context.Context, o *operation) (ok bool, err error)
 
-// failureKind says why a whole transaction failed: no room, or something that may pass.
-func (w *writer) failureKind(err error) upload.Kind {
-	if w.dialect.kind(err) == upload.NoRoom {
-		return upload.NoRoom
+func (l *lane) connect(ctx context.Context) (*session, error) {
+	if l.session != nil {
+		return l.session, nil
 	}
-	return upload.Unavailable
-}
-
-func (w *writer) connect(ctx context.Context) (*session, error) {
-	if w.session != nil {
-		return w.session, nil
-	}
-	conn, err := w.pool.Connx(ctx)
+	conn, err := l.w.pool.Connx(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w.session = &session{conn: conn, stmts: map[string]*sqlx.Stmt{}}
-	return w.session, nil
+	l.session = &session{conn: conn, dialect: l.w.dialect, step: l.w.step, stmts: map[string]*sqlx.Stmt{}}
+	return l.session, nil
 }
 
 // drop closes the connection, and with it a transaction that is still open.
-func (w *writer) drop() error {
-	s := w.session
+func (l *lane) drop() error {
+	s := l.session
 	if s == nil {
 		return nil
 	}
-	w.session = nil
+	l.session = nil
 	var errs []error
 	for _, stmt := range s.stmts {
 		errs = append(errs, stmt.Close())
@@ -218,11 +287,13 @@ func (w *writer) drop() error {
 	return errors.Join(errs...)
 }
 
-// session is the writer's connection, in a transaction.
+// session is a connection that writes, in a transaction.
 type session struct {
-	conn  *sqlx.Conn
-	stmts map[string]*sqlx.Stmt // by query; the queries are constants
-	dirty bool                  // the operation has changed something
+	conn    *sqlx.Conn
+	dialect *dialect
+	step    func()
+	stmts   map[string]*sqlx.Stmt // by query; the queries are constants
+	dirty   bool                  // the operation has changed something
 }
 
 func (s *session) attempt(ctx context.Context, o *operation) (ok bool, err error) {
@@ -230,21 +301,48 @@ func (s *session) attempt(ctx context.Context, o *operation) (ok bool, err error
 	if o.err = o.run(ctx, s); o.err == nil {
 		return true, nil
 	}
+	if s.hopeless(o.err) {
+		return false, o.err
+	}
 	// After an error of its own a database may refuse to go on with the transaction.
 	_, refused := errors.AsType[*upload.Error](o.err)
 	return refused && !s.dirty, nil
 }
 
+// hopeless reports that the whole transaction is gone.
+func (s *session) hopeless(err error) bool { return s.dialect.conflict(err) || s.dialect.lost(err) }
+
+// insertTries is how often an operation is run that found something taken which was not there when it
+// looked. Another transaction was faster. What that one has done may be the very answer.
+const insertTries = 3
+
 func (s *session) attemptWithSavepoint(ctx context.Context, o *operation) (ok bool, err error) {
-	if err := s.text(ctx, "SAVEPOINT operation"); err != nil {
-		return false, err
-	}
-	if o.err = o.run(ctx, s); o.err != nil {
-		if err := s.text(ctx, "ROLLBACK TO SAVEPOINT operation"); err != nil {
-			return false, errors.Join(o.err, err)
+	for try := 1; ; try++ {
+		if err := s.text(ctx, "SAVEPOINT operation"); err != nil {
+			return false, err
+		}
+		if o.err = o.run(ctx, s); o.err != nil {
+			if s.hopeless(o.err) {
+				return false, o.err
+			}
+			if err := s.text(ctx, "ROLLBACK TO SAVEPOINT operation"); err != nil {
+				return false, errors.Join(o.err, err)
+			}
+		}
+		if err := s.text(ctx, "RELEASE SAVEPOINT operation"); err != nil {
+			return false, err
+		}
+		if o.err == nil || try == insertTries || !s.overtaken(o.err) {
+			return true, nil
 		}
 	}
-	return true, s.text(ctx, "RELEASE SAVEPOINT operation")
+}
+
+// overtaken reports that what an operation wanted to insert was there, by a word of the database's. Where
+// transactions come one after the other nobody can have been faster.
+func (s *session) overtaken(err error) bool {
+	_, refused := errors.AsType[*upload.Error](err)
+	return !refused && s.dialect.forUpdate != "" && s.dialect.kind(err) == upload.Conflict
 }
 
 // text runs a statement that not all databases can prepare.
@@ -254,6 +352,9 @@ func (s *session) text(ctx context.Context, statement string) error {
 }
 
 func (s *session) prepare(ctx context.Context, query string) (*sqlx.Stmt, error) {
+	if s.step != nil {
+		s.step()
+	}
 	if stmt := s.stmts[query]; stmt != nil {
 		return stmt, nil
 	}
@@ -263,6 +364,11 @@ func (s *session) prepare(ctx context.Context, query string) (*sqlx.Stmt, error)
 	}
 	s.stmts[query] = stmt
 	return stmt, nil
+}
+
+// bounded leaves the time to the transaction.
+func (s *session) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return ctx, func() {}
 }
 
 // exec runs a statement and returns how many rows it changed.

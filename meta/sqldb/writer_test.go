@@ -72,7 +72,7 @@ func TestWaitingOperationsShareACommit(t *testing.T) {
 	release := hold(t, db)
 	defer release()
 	var wg sync.WaitGroup
-	const n = 2*maxBatch + 10
+	const n = 2*sqliteBatch + 10
 	for i := range n {
 		wg.Go(func() {
 			if _, err := db.CommitUpload(t.Context(), commitOf(i)); err != nil {
@@ -83,7 +83,7 @@ func TestWaitingOperationsShareACommit(t *testing.T) {
 	time.Sleep(200 * time.Millisecond) // until they wait; if they do not all, there are more commits
 	release()
 	wg.Wait()
-	// The held one, and three batches of at most maxBatch; some may have come late.
+	// The held one, and three batches of at most sqliteBatch; some may have come late.
 	if commits < 4 || commits > 10 {
 		t.Errorf("%d operations took %d commits", n+1, commits)
 	}

@@ -65,6 +65,9 @@ type engine struct {
 	boot  string
 	scope meta.Scope
 	most  int // open uploads; 0: the default
+	node  string
+	view  chunkstore.View // nil: a new one in memory at each start
+	other *engine         // whose database this node shares; nil: it has one of its own
 
 	stagingMem, storeMem     *memfs.FS
 	stagingFault, storeFault *faultfs.FS
@@ -87,7 +90,7 @@ func newEngineIn(t tb, dir string) *engine {
 	t.Helper()
 	c := &clock{t: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	e := &engine{
-		t: t, clock: c, path: filepath.Join(dir, "gantry.db"), boot: "boot", scope: meta.ScopeUser,
+		t: t, clock: c, path: filepath.Join(dir, "gantry.db"), boot: "boot", scope: meta.ScopeUser, node: "n1",
 		stagingMem: memfs.New(c.now), storeMem: memfs.New(c.now),
 	}
 	e.open()
@@ -99,21 +102,27 @@ func (e *engine) open() {
 	log := slog.New(slog.DiscardHandler)
 	e.stagingFault, e.storeFault = faultfs.New(e.stagingMem, nil), faultfs.New(e.storeMem, nil)
 	var err error
-	if e.db, err = sqldb.OpenSQLite(e.t.Context(), e.path, sqldb.Options{Log: log, Now: e.clock.now}); err != nil {
+	if e.other != nil {
+		e.db = e.other.db
+	} else if e.db, err = sqldb.OpenSQLite(e.t.Context(), e.path, sqldb.Options{Log: log, Now: e.clock.now}); err != nil {
 		e.t.Fatal(err)
+	}
+	view := e.view
+	if view == nil {
+		view = memory.New()
 	}
 	if e.staging, err = disk.Open(e.stagingFault, disk.Options{BootID: e.boot, Now: e.clock.now, Log: log, MinFree: 1}); err != nil {
 		e.t.Fatal(err)
 	}
-	if e.local, err = local.Open(e.storeFault); err != nil {
+	if e.local, err = local.Open(e.storeFault, "n1"); err != nil {
 		e.t.Fatal(err)
 	}
 	stores := map[string]store.Store{"local": e.local}
-	e.worker = transfer.New(transfer.Options{Node: "n1", Log: log}, transfer.Deps{
+	e.worker = transfer.NewWorker(transfer.Options{Node: e.node, Log: log}, transfer.Deps{
 		Outbox: e.db, Staging: e.staging, Stores: stores, Queue: queue.New(), Now: e.clock.now,
 	})
-	e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", Scope: e.scope, MaxOpen: e.most}, ingest.Deps{
-		Staging: e.staging, View: memory.New(), DB: e.db, Stores: stores,
+	e.Service = ingest.New(ingest.Options{Node: e.node, Store: "local", Scope: e.scope, MaxOpen: e.most}, ingest.Deps{
+		Staging: e.staging, View: view, DB: e.db, Stores: stores,
 		Wake: func() {}, Log: log, Now: e.clock.now,
 	})
 	if err := e.Recover(e.t.Context()); err != nil {
@@ -122,9 +131,26 @@ func (e *engine) open() {
 }
 
 func (e *engine) close() {
-	if err := errors.Join(e.staging.Close(), e.db.Close()); err != nil {
+	err := e.staging.Close()
+	if e.other == nil {
+		err = errors.Join(err, e.db.Close())
+	}
+	if err != nil {
 		e.t.Log("close:", err)
 	}
+}
+
+// sharing opens a node of its own name that shares database and view with others.
+func sharing(t testing.TB, node string, view chunkstore.View, with *engine) *engine {
+	t.Helper()
+	c := &clock{t: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	e := &engine{
+		t: t, clock: c, path: filepath.Join(t.TempDir(), "gantry.db"), boot: "boot", scope: meta.ScopeUser,
+		node: node, view: view, other: with, stagingMem: memfs.New(c.now), storeMem: memfs.New(c.now),
+	}
+	e.open()
+	t.Cleanup(e.close)
+	return e
 }
 
 // restart ends the node in order and starts it again.
@@ -162,7 +188,7 @@ func (e *engine) transfer() {
 			return
 		}
 		for _, id := range ids {
-			if err := e.worker.Handle(ctx, id); err != nil {
+			if err := e.worker.Handle(ctx, id, func() {}); err != nil {
 				e.t.Fatal(err)
 			}
 		}

@@ -179,7 +179,11 @@ func (s *Service) Content(ctx context.Context, owner, id string) (FileContent, e
 		}
 	}
 	if blob.Store == "" {
-		return FileContent{}, upload.Errorf(upload.Gone, op, id, "The content of this file is not on this server's disk. Ask the operator, whose \"gantry doctor\" says more, or upload it again.")
+		gone := upload.Errorf(upload.Gone, op, id, "The content of this file is not on this server's disk. Ask the operator, whose \"gantry doctor\" says more, or upload it again.")
+		if blob.Node != "" && blob.Node != s.opt.Node {
+			gone.Err = &ElsewhereError{blob.Node}
+		}
+		return FileContent{}, gone
 	}
 	st, ok := s.Stores[blob.Store]
 	if !ok {

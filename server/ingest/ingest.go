@@ -52,6 +52,9 @@ type Deps struct {
 	View    chunkstore.View
 	DB      meta.DB
 	Stores  map[string]store.Store
+	// Lead says whether this node cleans up what belongs to all, and under which fence. nil: there is only
+	// this node.
+	Lead    func() (meta.Fence, bool)
 	Wake    func() // tells the outbox relay that there is work; never blocks
 	Metrics *Metrics
 	Log     *slog.Logger     // discarded if nil
@@ -151,6 +154,11 @@ type FileRequest struct {
 	Replaces    string
 	Key         string
 }
+
+// ElsewhereError says that another node has what a request is about, and can answer it.
+type ElsewhereError struct{ Node string }
+
+func (e *ElsewhereError) Error() string { return "it is on node " + e.Node }
 
 // Page is one page of a listing.
 type Page[T any] struct {

@@ -127,7 +127,7 @@ func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r I
 func (s *Service) tookInstant(ctx context.Context, u *upload.Upload, answer *meta.Answer) {
 	s.Metrics.finished.WithLabelValues("instant").Inc()
 	s.Metrics.saved.Add(float64(answer.File.Size - u.ReceivedBytes))
-	if err := s.drop(ctx, u.ID); err != nil {
+	if err := s.drop(ctx, &u.Spec); err != nil {
 		s.Log.Warn("cannot drop the bytes of an instant upload; the next start will", "upload_id", u.ID, "error", err)
 	}
 }

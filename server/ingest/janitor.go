@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"gantry/meta"
@@ -25,7 +26,8 @@ func (s *Service) Recover(ctx context.Context) error {
 		answer, err := s.DB.Answer(ctx, u.ID)
 		switch {
 		case errors.Is(err, upload.NotFound):
-			err = s.View.Put(ctx, u.Spec)
+			s.putBack(ctx, u.ID)
+			err = nil
 		case err == nil && answer.State == upload.Complete && !answer.Instant:
 			err = s.Staging.Commit(ctx, u.ID)
 		case err == nil:
@@ -38,16 +40,36 @@ func (s *Service) Recover(ctx context.Context) error {
 	return upload.Wrap(upload.Unavailable, op, "", s.dropOrphanData(ctx))
 }
 
-// Run is the janitor: it looks once per Options.Janitor until ctx is done. What fails is logged and
-// tried again at the next round.
+// Run does the work beside the requests until ctx is done: the janitor's, and putting this node's uploads
+// back into a view that has lost them.
 func (s *Service) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { s.View.Watch(ctx, s.putAllBack) })
+	s.clean(ctx)
+	return nil
+}
+
+// putAllBack makes all open uploads of this node known anew.
+func (s *Service) putAllBack(ctx context.Context) error {
+	for u := range s.Staging.All() {
+		if err := s.View.Put(ctx, u.ID, s.truth); err != nil && !errors.Is(err, upload.NotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// clean is the janitor: it looks once per Options.Janitor until ctx is done. What fails is logged and
+// tried again at the next round.
+func (s *Service) clean(ctx context.Context) {
 	tick := time.NewTicker(s.opt.Janitor)
 	defer tick.Stop()
 	lastSweep := s.Now()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 		err := s.Clean(ctx)
@@ -64,13 +86,29 @@ func (s *Service) Run(ctx context.Context) error {
 // Clean is one round of the janitor: expired uploads, staging copies that a store has, blobs without
 // files, expired answers.
 func (s *Service) Clean(ctx context.Context) error {
-	return errors.Join(s.expireUploads(ctx), s.dropStaged(ctx), s.collectBlobs(ctx), s.forgetAnswers(ctx))
+	err := errors.Join(s.expireUploads(ctx), s.dropStaged(ctx))
+	if fence, leads := s.lead(); leads {
+		err = errors.Join(err, s.collectBlobs(ctx, fence), s.forgetAnswers(ctx))
+	}
+	return err
+}
+
+// lead says whether this node does what one node does for all.
+func (s *Service) lead() (meta.Fence, bool) {
+	if s.Lead == nil {
+		return meta.Fence{}, true
+	}
+	return s.Lead()
 }
 
 // Sweep deletes staging data and objects that no blob refers to: what crashes, power cuts and workers
 // that lost their lease leave behind. It reads all names, so it is done seldom.
 func (s *Service) Sweep(ctx context.Context) error {
-	return errors.Join(s.dropOrphanData(ctx), s.dropOrphanObjects(ctx))
+	err := s.dropOrphanData(ctx)
+	if _, leads := s.lead(); leads {
+		err = errors.Join(err, s.dropOrphanObjects(ctx))
+	}
+	return err
 }
 
 func (s *Service) expireUploads(ctx context.Context) error {
@@ -87,8 +125,8 @@ func (s *Service) expireUploads(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// dropStaged deletes staging copies whose blob was verified in its store a grace time ago. Those who
-// are reading one go on reading.
+// dropStaged deletes staging copies whose blob was verified in its store a grace time ago, or is being
+// deleted. Those who are reading one go on reading.
 func (s *Service) dropStaged(ctx context.Context) error {
 	for {
 		blobs, err := s.DB.Droppable(ctx, s.opt.Node, s.Now().Add(-s.opt.StageGrace), sweepBatch)
@@ -108,10 +146,15 @@ func (s *Service) dropStaged(ctx context.Context) error {
 
 // collectBlobs deletes blobs that no file has referred to for a grace time. The row goes last, so
 // that a crash leaves it to be done again.
-func (s *Service) collectBlobs(ctx context.Context) error {
+func (s *Service) collectBlobs(ctx context.Context, fence meta.Fence) error {
+	q := meta.CollectQuery{Fence: fence, Limit: sweepBatch}
+	if s.Lead != nil {
+		q.Node = s.opt.Node // other nodes delete their own copies first
+	}
 	for {
 		now := s.Now()
-		blobs, err := s.DB.Collect(ctx, now.Add(-s.opt.DeleteGrace), now, sweepBatch)
+		q.CondemnedBefore, q.Now = now.Add(-s.opt.DeleteGrace), now
+		blobs, err := s.DB.Collect(ctx, q)
 		if err != nil {
 			return err
 		}

@@ -58,8 +58,12 @@ func (s *Service) Init(ctx context.Context, owner string, r InitRequest) (Opened
 	if err := s.Staging.Create(ctx, spec); err != nil {
 		return Opened{}, false, upload.Wrap(upload.Internal, op, "", err)
 	}
-	if err := s.View.Put(ctx, spec); err != nil {
-		return Opened{}, false, upload.Wrap(upload.Unavailable, op, spec.ID, err)
+	err = s.View.Begin(ctx, &spec, s.opt.UploadTTL)
+	if errors.Is(err, upload.Conflict) {
+		return s.second(ctx, owner, &spec, &r, err)
+	}
+	if err != nil {
+		return Opened{}, false, upload.Wrap(upload.Unavailable, op, spec.ID, errors.Join(err, s.drop(ctx, &spec)))
 	}
 	s.Metrics.created.Inc()
 	status, err := s.Status(ctx, owner, spec.ID)
@@ -68,6 +72,22 @@ func (s *Service) Init(ctx context.Context, owner string, r InitRequest) (Opened
 	}
 	opened, err := s.opened(ctx, owner, status, &r)
 	return opened, false, err
+}
+
+// second ends an upload that another node was faster to begin with the same Idempotency-Key: it never was,
+// and the other stands for both.
+func (s *Service) second(ctx context.Context, owner string, spec *upload.Spec, r *InitRequest, conflict error) (Opened, bool, error) {
+	const op = "ingest.Init"
+	if err := s.Staging.Discard(ctx, spec.ID); err != nil {
+		return Opened{}, false, upload.Wrap(upload.Internal, op, spec.ID, err)
+	}
+	first, _ := errors.AsType[*upload.Error](conflict)
+	status, err := s.statusOfFirst(ctx, owner, first.ID, r.Key, spec.Fingerprint)
+	if err != nil {
+		return Opened{}, false, upload.Wrap(upload.Internal, op, first.ID, err)
+	}
+	opened, err := s.opened(ctx, owner, status, r)
+	return opened, true, err
 }
 
 // spec checks a request and decides what the upload will be.
@@ -129,15 +149,11 @@ func (s *Service) statusByKey(ctx context.Context, owner, key, fingerprint strin
 		return Status{}, err
 	}
 	if id != "" {
-		u, err := s.Staging.Get(id)
-		switch {
-		case err == nil && u.Fingerprint != fingerprint:
-			return Status{}, keyReused(key)
-		case err == nil:
-			return s.Status(ctx, owner, id)
-		case !errors.Is(err, upload.NotFound):
-			return Status{}, err
+		status, err := s.statusOfFirst(ctx, owner, id, key, fingerprint)
+		if !errors.Is(err, upload.NotFound) {
+			return status, err
 		}
+		s.forget(ctx, &upload.Spec{ID: id, Owner: owner, Key: key}) // or nobody could use the key
 	}
 	answer, err := s.DB.AnswerByKey(ctx, owner, key)
 	if err != nil {
@@ -147,6 +163,22 @@ func (s *Service) statusByKey(ctx context.Context, owner, key, fingerprint strin
 		return Status{}, keyReused(key)
 	}
 	return Status{ID: answer.UploadID, State: answer.State, Answer: answer}, nil
+}
+
+// statusOfFirst is the status of the upload that a key stands for; upload.NotFound if it is unknown by now,
+// upload.Conflict if only its own node can tell.
+func (s *Service) statusOfFirst(ctx context.Context, owner, id, key, fingerprint string) (Status, error) {
+	status, err := s.Status(ctx, owner, id)
+	if errors.Is(err, upload.NotFound) && s.elsewhere(id) {
+		return Status{}, upload.Errorf(upload.Conflict, "", id, "The upload of this Idempotency-Key is on another node. Try again, or take a new key.")
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	if status.State == upload.Open && status.Upload.Fingerprint != fingerprint || status.State != upload.Open && status.Answer.Fingerprint != fingerprint {
+		return Status{}, keyReused(key)
+	}
+	return status, nil
 }
 
 func keyReused(key string) error {
@@ -215,6 +247,18 @@ func (s *Service) lookUp(ctx context.Context, owner, id string) (upload.Upload, 
 	return upload.Upload{}, nil, notFound(id)
 }
 
+// elsewhere reports whether an upload's bytes are, or were, on another node.
+func (s *Service) elsewhere(id string) bool {
+	node, ok := upload.ParseUploadID(id)
+	return ok && node != s.opt.Node
+}
+
+// truth tells the view how an upload of this node stands.
+func (s *Service) truth(id string) (u upload.Upload, ttl time.Duration, err error) {
+	u, err = s.Staging.Get(id)
+	return u, u.UpdatedAt.Add(s.opt.UploadTTL).Sub(s.Now()), err
+}
+
 func notFound(id string) error {
 	return upload.Errorf(upload.NotFound, "", id, "There is no such upload, or it is not yours. Begin a new one.")
 }
@@ -236,7 +280,15 @@ func (s *Service) PutChunk(ctx context.Context, owner, id string, index int, bod
 		if errors.Is(err, upload.NotFound) { // it ended while the chunk was under way
 			return upload.Errorf(upload.NotOpen, op, id, "The upload ended while the chunk was being sent. Look at its state.")
 		}
+		if errors.Is(err, upload.Unavailable) { // it may have been there, and turned out damaged
+			s.putBack(ctx, id)
+		}
 		return upload.Wrap(upload.Internal, op, id, err)
+	}
+	// No acknowledgement before the view has the chunk, or nobody reads the view (I7). One that ended
+	// meanwhile needs no mark.
+	if err := s.View.Mark(ctx, id, index, s.truth); err != nil && !errors.Is(err, upload.NotFound) {
+		return upload.Wrap(upload.Unavailable, op, id, err)
 	}
 	s.Metrics.received.Add(float64(body.Length))
 	return nil
@@ -246,9 +298,16 @@ func notOpen(op string, a *meta.Answer) error {
 	return upload.Errorf(upload.NotOpen, op, a.UploadID, "The upload is %s and takes no more chunks. Look at its state; for another file begin a new one.", a.State)
 }
 
-// Status tells where an upload stands.
+// Status tells where an upload stands. Of an upload of another node it is what the view knows for sure;
+// upload.NotFound if that is nothing.
 func (s *Service) Status(ctx context.Context, owner, id string) (Status, error) {
 	u, answer, err := s.lookUp(ctx, owner, id)
+	if errors.Is(err, upload.NotFound) && s.elsewhere(id) {
+		u, err = s.View.Get(ctx, id)
+		if errors.Is(err, upload.NotFound) || err == nil && u.Owner != owner {
+			err = notFound(id)
+		}
+	}
 	if err != nil {
 		return Status{}, upload.Wrap(upload.Internal, "ingest.Status", id, err)
 	}
@@ -264,13 +323,13 @@ func (s *Service) openStatus(u upload.Upload) Status {
 
 // Uploads lists an owner's open uploads in the order of ids, those after the id given.
 func (s *Service) Uploads(ctx context.Context, owner, after string, limit int) (Page[Status], error) {
-	ids, err := s.View.List(ctx, owner, after, limit+1)
+	listed, err := s.View.List(ctx, owner, after, limit+1)
 	if err != nil {
 		return Page[Status]{}, upload.Wrap(upload.Unavailable, "ingest.Uploads", "", err)
 	}
-	page := Page[Status]{More: len(ids) > limit}
-	for _, id := range ids[:min(limit, len(ids))] {
-		u, err := s.Staging.Get(id)
+	page := Page[Status]{More: len(listed) > limit}
+	for i := range listed[:min(limit, len(listed))] {
+		u, err := s.stillOpen(ctx, &listed[i])
 		if errors.Is(err, upload.NotFound) {
 			continue // ended since the view was read
 		}
@@ -280,6 +339,22 @@ func (s *Service) Uploads(ctx context.Context, owner, after string, limit int) (
 		page.Items = append(page.Items, s.openStatus(u))
 	}
 	return page, nil
+}
+
+// stillOpen is an upload of a listing as it stands; upload.NotFound if it has ended. Of another node's it is
+// what the view has, which may be behind.
+func (s *Service) stillOpen(ctx context.Context, listed *upload.Upload) (upload.Upload, error) {
+	if !s.elsewhere(listed.ID) {
+		return s.Staging.Get(listed.ID)
+	}
+	_, err := s.DB.Answer(ctx, listed.ID)
+	if errors.Is(err, upload.NotFound) {
+		return *listed, nil
+	}
+	if err == nil {
+		err = notFound(listed.ID)
+	}
+	return upload.Upload{}, err
 }
 
 // Complete makes a file of an upload whose chunks are all there. It may be repeated and then gives
@@ -306,6 +381,9 @@ func (s *Service) Complete(ctx context.Context, owner, id string, r CompleteRequ
 			return completed(op, answer)
 		}
 	}
+	if errors.Is(err, upload.Incomplete) { // chunks may have turned out damaged that the view still has
+		s.putBack(ctx, id)
+	}
 	if err != nil {
 		return upload.File{}, upload.Wrap(upload.Internal, op, id, err)
 	}
@@ -328,6 +406,7 @@ func (s *Service) mismatch(ctx context.Context, u *upload.Upload, want, got uplo
 		return upload.File{}, upload.Wrap(upload.Internal, op, u.ID, err)
 	}
 	if len(bad) > 0 {
+		s.putBack(ctx, u.ID)
 		return upload.File{}, &upload.Error{
 			Op: op, Kind: upload.Incomplete, ID: u.ID, Ranges: bad,
 			Detail: "Some chunks were damaged on the server's disk. Send them again, then complete.",
@@ -355,7 +434,7 @@ func (s *Service) commit(ctx context.Context, u *upload.Upload, sealed upload.Se
 		if err := s.Staging.Commit(ctx, u.ID); err != nil && !errors.Is(err, upload.NotFound) {
 			s.Log.Error("cannot drop a committed upload's journal", "upload_id", u.ID, "error", err)
 		}
-		s.forget(ctx, u.ID)
+		s.forget(ctx, &u.Spec)
 		s.Metrics.finished.WithLabelValues("stored").Inc()
 	}
 	return completed(op, &answer)
@@ -427,20 +506,30 @@ func (s *Service) end(ctx context.Context, u *upload.Upload, a meta.Answer) (met
 		return stands, nil
 	}
 	s.Metrics.finished.WithLabelValues(string(stands.State)).Inc()
-	return stands, s.drop(ctx, u.ID)
+	return stands, s.drop(ctx, &u.Spec)
 }
 
 // drop deletes the bytes of an upload that has ended without needing them.
-func (s *Service) drop(ctx context.Context, id string) error {
-	s.forget(ctx, id)
-	return s.Staging.Discard(ctx, id)
+func (s *Service) drop(ctx context.Context, spec *upload.Spec) error {
+	if err := s.Staging.Discard(ctx, spec.ID); err != nil {
+		return err
+	}
+	s.forget(ctx, spec)
+	return nil
 }
 
-// forget takes an upload out of the view, which may fail: the view is put right at the next start.
-func (s *Service) forget(ctx context.Context, id string) {
-	if err := s.View.Remove(ctx, id); err != nil {
-		s.Log.Warn("cannot remove an upload from the view", "upload_id", id, "error", err)
+// forget takes an upload out of the view, once it is out of staging: then nothing puts it back. What cannot
+// be removed expires there; until then its answer says that it has ended.
+func (s *Service) forget(ctx context.Context, spec *upload.Spec) {
+	if err := s.View.Remove(ctx, spec); err != nil {
+		s.Log.Warn("cannot remove an upload from the view", "upload_id", spec.ID, "error", err)
 	}
+}
+
+// putBack makes an upload known anew whose chunks are other ones than were acknowledged. A view that cannot be
+// reached asks for all uploads later; see Run.
+func (s *Service) putBack(ctx context.Context, id string) {
+	_ = s.View.Put(ctx, id, s.truth)
 }
 
 // Prefix opens the part of an open upload that is contiguous and hashed. The caller closes.

@@ -235,7 +235,7 @@ func (s shortTree) OpenFile(name string, flag int, perm fs.FileMode) (vfs.File, 
 // A disk that says it wrote more than it did is found out before the object has its name.
 func TestShortCopyIsNoticed(t *testing.T) {
 	t.Parallel()
-	s, err := local.Open(shortTree{memfs.New(nil)})
+	s, err := local.Open(shortTree{memfs.New(nil)}, "n1")
 	if err != nil {
 		t.Fatal(err)
 	}

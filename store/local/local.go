@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"gantry/internal/vfs"
 	"gantry/store"
@@ -34,18 +35,20 @@ const (
 // Store is a directory of objects. It is made by Open and is safe for concurrent use.
 type Store struct {
 	fs    vfs.FS
+	mine  string   // what the names of this writer's temporary files begin with
 	dirs  [256]dir // by the first byte of the key, in hex
 	temps sync.Map // names of the temporary files of this process: not garbage
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Open returns the store in a tree, which must be there and belong to it alone.
-func Open(tree vfs.FS) (*Store, error) {
+// Open returns the store in a tree, which must be there and have nothing else in it. Several nodes may
+// have one tree (a shared file system); writer is this node's id.
+func Open(tree vfs.FS, writer string) (*Store, error) {
 	if _, err := tree.ReadDir("."); err != nil {
 		return nil, upload.Wrap(upload.Invalid, "local.Open", "", fmt.Errorf("cannot read the store's directory: %w", err))
 	}
-	s := &Store{fs: tree}
+	s := &Store{fs: tree, mine: tempPrefix + writer + "-"}
 	for i := range s.dirs {
 		s.dirs[i].name = fmt.Sprintf("%02x", i)
 	}
@@ -354,7 +357,11 @@ func (s *Store) List(ctx context.Context) iter.Seq2[store.Object, error] {
 	}
 }
 
-// Clean deletes the temporary files of processes that are gone. It may run beside Puts of this one.
+// staleTemp is when a temporary file is garbage whoever wrote it: no Put lasts that long.
+const staleTemp = 7 * 24 * time.Hour
+
+// Clean deletes the temporary files of processes of this node that are gone, and very old ones of other
+// nodes. It may run beside Puts of this process.
 func (s *Store) Clean(ctx context.Context) error {
 	const op = "local.Clean"
 	entries, err := s.fs.ReadDir(".")
@@ -365,8 +372,13 @@ func (s *Store) Clean(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return classify(op, "", err)
 		}
-		if _, ours := s.temps.Load(entry.Name()); ours || !strings.HasPrefix(entry.Name(), tempPrefix) {
+		if _, used := s.temps.Load(entry.Name()); used || !strings.HasPrefix(entry.Name(), tempPrefix) {
 			continue
+		}
+		if !strings.HasPrefix(entry.Name(), s.mine) {
+			if info, err := entry.Info(); err != nil || time.Since(info.ModTime()) < staleTemp {
+				continue // another node may be at work on it
+			}
 		}
 		if err := s.fs.Remove(entry.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return classify(op, entry.Name(), err)
@@ -377,7 +389,7 @@ func (s *Store) Clean(ctx context.Context) error {
 
 // newTemp returns a name for a temporary file. The caller forgets it in s.temps.
 func (s *Store) newTemp() string {
-	name := tempPrefix + rand.Text()
+	name := s.mine + rand.Text()
 	s.temps.Store(name, nil)
 	return name
 }

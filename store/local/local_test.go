@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -35,7 +36,7 @@ var badKeys = []string{
 
 func open(t testing.TB, tree vfs.FS) *local.Store {
 	t.Helper()
-	s, err := local.Open(tree)
+	s, err := local.Open(tree, "n1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func TestStoreInMemory(t *testing.T) {
 func TestOpenNeedsItsDirectory(t *testing.T) {
 	t.Parallel()
 	broken := faultfs.New(memfs.New(nil), func(faultfs.Op) error { return syscall.EIO })
-	if _, err := local.Open(broken); !errors.Is(err, upload.Invalid) || !errors.Is(err, syscall.EIO) {
+	if _, err := local.Open(broken, "n1"); !errors.Is(err, upload.Invalid) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -379,13 +380,20 @@ func TestCleanRemovesTemporaryFilesOnly(t *testing.T) {
 	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{".tmp-1", ".tmp-2", "notes"} {
+	for _, name := range []string{".tmp-n1-1", ".tmp-n1-2", ".tmp-n2-1", ".tmp-n2-2", "notes"} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	long := time.Now().Add(-30 * 24 * time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, ".tmp-n2-2"), long, long); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Clean(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, ".tmp-n2-1")); err != nil {
+		t.Errorf("Clean deleted what another node is at work on: %v", err)
 	}
 	noTemps(t, tree)
 	if _, err := os.Stat(filepath.Join(dir, "notes")); err != nil {

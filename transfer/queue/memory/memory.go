@@ -47,28 +47,38 @@ func (q *Queue) node(name string) *node {
 	return n
 }
 
-// Publish puts an id at the end, unless it waits already. It waits for room.
-func (q *Queue) Publish(ctx context.Context, nodeName, transferID string) error {
+// Publish puts ids at the end, but for those that wait already. It waits for room.
+func (q *Queue) Publish(ctx context.Context, nodeName string, transferIDs ...string) error {
 	n := q.node(nodeName)
 	defer n.wakeWhenDone(ctx)()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for len(n.known) >= capacity && !n.known[transferID] {
+	for _, id := range transferIDs {
+		if err := n.put(ctx, id); err != nil {
+			return upload.Wrap(upload.Canceled, "memory.Publish", id, err)
+		}
+	}
+	return nil
+}
+
+// put waits for room for one id. Callers hold mu.
+func (n *node) put(ctx context.Context, id string) error {
+	for len(n.known) >= capacity && !n.known[id] {
 		if err := ctx.Err(); err != nil {
-			return upload.Wrap(upload.Canceled, "memory.Publish", transferID, err)
+			return err
 		}
 		n.changed.Wait()
 	}
-	if !n.known[transferID] {
-		n.known[transferID] = true
-		n.ready = append(n.ready, transferID)
+	if !n.known[id] {
+		n.known[id] = true
+		n.ready = append(n.ready, id)
 		n.changed.Broadcast()
 	}
 	return nil
 }
 
 // Consume delivers the ids in the order in which they came.
-func (q *Queue) Consume(ctx context.Context, nodeName string, workers int, handle func(ctx context.Context, transferID string) error) error {
+func (q *Queue) Consume(ctx context.Context, nodeName string, workers int, handle queue.Handler) error {
 	n := q.node(nodeName)
 	defer n.wakeWhenDone(ctx)()
 	var consumers sync.WaitGroup
@@ -79,7 +89,8 @@ func (q *Queue) Consume(ctx context.Context, nodeName string, workers int, handl
 				if !ok {
 					return
 				}
-				if err := handle(ctx, id); err != nil {
+				acked := false
+				if err := handle(ctx, id, func() { acked = true }); err != nil && !acked {
 					n.putBack(id)
 				}
 			}

@@ -46,7 +46,7 @@ func drain(t *testing.T, q *Queue) []string {
 	var got []string
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	err := q.Consume(ctx, "n", 1, func(_ context.Context, id string) error {
+	err := q.Consume(ctx, "n", 1, func(_ context.Context, id string, _ func()) error {
 		got = append(got, id)
 		return nil
 	})
@@ -98,7 +98,7 @@ func TestRedeliveryIsDelayed(t *testing.T) {
 		if err := q.Publish(ctx, "n", "a"); err != nil {
 			t.Fatal(err)
 		}
-		err := q.Consume(ctx, "n", 2, func(context.Context, string) error {
+		err := q.Consume(ctx, "n", 2, func(context.Context, string, func()) error {
 			at = append(at, time.Since(start))
 			if len(at) < 4 {
 				return errors.New("not yet")
@@ -128,7 +128,7 @@ func BenchmarkPublishConsume(b *testing.B) {
 			}
 		}
 	}()
-	err := q.Consume(ctx, "n", 1, func(context.Context, string) error {
+	err := q.Consume(ctx, "n", 1, func(context.Context, string, func()) error {
 		if left--; left == 0 {
 			cancel()
 		}

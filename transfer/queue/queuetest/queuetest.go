@@ -34,6 +34,11 @@ func Run(t *testing.T, open func(t *testing.T) queue.Queue, caps Caps) {
 		"SeveralConsumers":         s.severalConsumers,
 		"PublishKeepsContext":      s.publishKeepsContext,
 		"PublishedWhileHandled":    s.publishedWhileHandled,
+		"PublishNothing":           s.publishNothing,
+		"InOrder":                  s.inOrder,
+		"AckedIsNotDeliveredAgain": s.ackedIsNotDeliveredAgain,
+		"AckFreesNoWorker":         s.ackFreesNoWorker,
+		"AckTwice":                 s.ackTwice,
 	} {
 		t.Run(name, test)
 	}
@@ -56,16 +61,16 @@ type consumer struct {
 }
 
 // consume delivers to handle, and after that to got. A nil handle succeeds.
-func consume(t *testing.T, q queue.Queue, node string, workers int, handle func(ctx context.Context, id string) error) consumer {
+func consume(t *testing.T, q queue.Consumer, node string, workers int, handle queue.Handler) consumer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	c := consumer{got: make(chan string, 10000)}
 	var running sync.WaitGroup
 	running.Go(func() {
-		err := q.Consume(ctx, node, workers, func(ctx context.Context, id string) error {
+		err := q.Consume(ctx, node, workers, func(ctx context.Context, id string, ack func()) error {
 			var err error
 			if handle != nil {
-				err = handle(ctx, id)
+				err = handle(ctx, id, ack)
 			}
 			c.got <- id
 			return err
@@ -110,12 +115,10 @@ func (c consumer) waitFor(t *testing.T, ids []string, limit time.Duration) {
 	}
 }
 
-func publish(t *testing.T, q queue.Queue, node string, ids ...string) {
+func publish(t *testing.T, q queue.Publisher, node string, ids ...string) {
 	t.Helper()
-	for _, id := range ids {
-		if err := q.Publish(t.Context(), node, id); err != nil {
-			t.Fatalf("Publish(%q): %v", id, err)
-		}
+	if err := q.Publish(t.Context(), node, ids...); err != nil {
+		t.Fatalf("Publish of %d ids: %v", len(ids), err)
 	}
 }
 
@@ -136,7 +139,9 @@ func (s suite) publishedBeforeConsume(t *testing.T) {
 func (s suite) publishedDuringConsume(t *testing.T) {
 	q, ids := s.open(t), numbered("b", 5000)
 	c := consume(t, q, nodeA, 3, nil)
-	publish(t, q, nodeA, ids...)
+	for batch := range slices.Chunk(ids, 250) {
+		publish(t, q, nodeA, batch...)
+	}
 	c.waitFor(t, ids, patience)
 }
 
@@ -144,7 +149,7 @@ func (s suite) failedIsDeliveredAgain(t *testing.T) {
 	q := s.open(t)
 	var mu sync.Mutex
 	var times []time.Time
-	c := consume(t, q, nodeA, 2, func(context.Context, string) error {
+	c := consume(t, q, nodeA, 2, func(context.Context, string, func()) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if times = append(times, time.Now()); len(times) < 3 {
@@ -165,7 +170,7 @@ func (s suite) failedIsDeliveredAgain(t *testing.T) {
 
 func (s suite) failedDoesNotHoldUpRest(t *testing.T) {
 	q, ids := s.open(t), numbered("c", 50)
-	c := consume(t, q, nodeA, 1, func(_ context.Context, id string) error {
+	c := consume(t, q, nodeA, 1, func(_ context.Context, id string, _ func()) error {
 		if id == "bad" {
 			return errors.New("always")
 		}
@@ -191,7 +196,7 @@ func (s suite) workersAreTheLimit(t *testing.T) {
 	var mu sync.Mutex
 	running, most := 0, 0
 	full := make(chan struct{})
-	c := consume(t, q, nodeA, workers, func(ctx context.Context, _ string) error {
+	c := consume(t, q, nodeA, workers, func(ctx context.Context, _ string, _ func()) error {
 		mu.Lock()
 		running++
 		if most = max(most, running); most == workers {
@@ -223,7 +228,7 @@ func (s suite) workersAreTheLimit(t *testing.T) {
 func (s suite) consumeEndsAfterHandlers(t *testing.T) {
 	q := s.open(t)
 	began, ended := make(chan struct{}), false
-	c := consume(t, q, nodeA, 1, func(ctx context.Context, _ string) error {
+	c := consume(t, q, nodeA, 1, func(ctx context.Context, _ string, _ func()) error {
 		close(began)
 		<-ctx.Done()
 		time.Sleep(20 * time.Millisecond) // as a handler does that puts things in order
@@ -244,7 +249,7 @@ func (s suite) consumeEndsAfterHandlers(t *testing.T) {
 
 func (s suite) failedSurvivesConsume(t *testing.T) {
 	q := s.open(t)
-	c := consume(t, q, nodeA, 1, func(ctx context.Context, _ string) error { return errors.New("the node stops") })
+	c := consume(t, q, nodeA, 1, func(ctx context.Context, _ string, _ func()) error { return errors.New("the node stops") })
 	publish(t, q, nodeA, "one")
 	c.wait(t, patience)
 	c.stop()
@@ -289,7 +294,7 @@ func (s suite) publishKeepsContext(t *testing.T) {
 func (s suite) publishedWhileHandled(t *testing.T) {
 	q := s.open(t)
 	began, goOn := make(chan struct{}, 10), make(chan struct{})
-	c := consume(t, q, nodeA, 1, func(ctx context.Context, _ string) error {
+	c := consume(t, q, nodeA, 1, func(ctx context.Context, _ string, _ func()) error {
 		began <- struct{}{}
 		select {
 		case <-goOn:
@@ -308,4 +313,89 @@ func (s suite) publishedWhileHandled(t *testing.T) {
 	for range 2 {
 		c.wait(t, patience)
 	}
+}
+
+// Without ids Publish waits for the queue, which is there.
+func (s suite) publishNothing(t *testing.T) {
+	q := s.open(t)
+	publish(t, q, nodeA)
+	publish(t, q, nodeA, "one")
+	consume(t, q, nodeA, 1, nil).waitFor(t, []string{"one"}, patience)
+}
+
+// One worker gets what one relay publishes in that order: a backlog is worked off oldest first.
+func (s suite) inOrder(t *testing.T) {
+	q, ids := s.open(t), numbered("o", 300)
+	for batch := range slices.Chunk(ids, 70) {
+		publish(t, q, nodeA, batch...)
+	}
+	c := consume(t, q, nodeA, 1, nil)
+	for _, want := range ids {
+		if id := c.wait(t, patience); id != want {
+			t.Fatalf("%q came, want %q", id, want)
+		}
+	}
+}
+
+// Whatever becomes of the work after ack, and of whoever does it, the message is gone.
+func (s suite) ackedIsNotDeliveredAgain(t *testing.T) {
+	q := s.open(t)
+	c := consume(t, q, nodeA, 1, func(_ context.Context, id string, ack func()) error {
+		if id == "one" {
+			ack()
+			return errors.New("the work fails")
+		}
+		return nil
+	})
+	publish(t, q, nodeA, "one", "two")
+	if first, second := c.wait(t, patience), c.wait(t, patience); first != "one" || second != "two" {
+		t.Fatalf("%q and %q came", first, second)
+	}
+	time.Sleep(2 * s.caps.Redelivery) // when a message that failed would be back
+	c.stop()
+	publish(t, q, nodeA, "three")
+	if id := consume(t, q, nodeA, 1, nil).wait(t, patience); id != "three" {
+		t.Errorf("%q came again", id)
+	}
+	if len(c.got) > 0 {
+		t.Errorf("%q came again", <-c.got)
+	}
+}
+
+// ack tells the queue that the message is not needed, not that the worker is free.
+func (s suite) ackFreesNoWorker(t *testing.T) {
+	q := s.open(t)
+	acked, goOn := make(chan string, 10), make(chan struct{})
+	c := consume(t, q, nodeA, 1, func(ctx context.Context, id string, ack func()) error {
+		ack()
+		acked <- id
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	publish(t, q, nodeA, "one", "two")
+	if id := <-acked; id != "one" {
+		t.Fatalf("%q came", id)
+	}
+	select {
+	case id := <-acked:
+		t.Errorf("%q was handled beside another, with one worker", id)
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(goOn)
+	c.waitFor(t, []string{"one", "two"}, patience)
+}
+
+func (s suite) ackTwice(t *testing.T) {
+	q := s.open(t)
+	c := consume(t, q, nodeA, 2, func(_ context.Context, _ string, ack func()) error {
+		ack()
+		ack()
+		return nil // a third time
+	})
+	ids := numbered("t", 20)
+	publish(t, q, nodeA, ids...)
+	c.waitFor(t, ids, patience)
 }

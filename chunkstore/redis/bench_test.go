@@ -1,0 +1,149 @@
+package redis
+
+import (
+	"testing"
+
+	"github.com/gomodule/redigo/redis"
+
+	"gantry/chunkstore/chunkstoretest"
+	"gantry/internal/testenv"
+	"gantry/upload"
+)
+
+// An upload of 10,000 chunks takes at most 4 KiB of Redis' memory, with a name, a path and metadata of usual
+// lengths.
+func TestMemory(t *testing.T) {
+	v := newView(t, testenv.Address(t, testenv.Redis), Options{})
+	o := chunkstoretest.NewOwner(upload.MaxChunks)
+	spec := o.Spec()
+	spec.Name, spec.Path = "Quarterly report, final version (3).pdf", "projects/2026/reports/quarterly"
+	spec.Metadata = map[string]string{"camera": "none", "modified": "2026-03-01T12:00:00Z"}
+	spec.SHA1 = upload.SumSHA1(nil)
+	if err := v.Begin(t.Context(), spec, ttlOfTests); err != nil {
+		t.Fatal(err)
+	}
+	key := v.uploadKey(spec.ID)
+	for index := range upload.MaxChunks {
+		o.Take(index)
+		if index%97 != 0 && index != upload.MaxChunks-1 {
+			continue // all in the end, by Put
+		}
+		if err := v.Mark(t.Context(), spec.ID, index, o.Truth); err != nil {
+			t.Fatal(err)
+		}
+	}
+	measure := func(when string) {
+		t.Helper()
+		n, err := redis.Int(at(t, v, key, "MEMORY", "USAGE", key, "SAMPLES", 0), nil)
+		if err != nil || n > 4<<10 {
+			t.Errorf("%s an upload of %d chunks takes %d bytes (%v)", when, upload.MaxChunks, n, err)
+		}
+		t.Logf("%s an upload of %d chunks takes %d bytes", when, upload.MaxChunks, n)
+	}
+	measure("marked")
+	if err := v.Put(t.Context(), spec.ID, o.Truth); err != nil {
+		t.Fatal(err)
+	}
+	measure("put")
+}
+
+// One round trip per chunk, and one per status.
+func TestRoundTrips(t *testing.T) {
+	s := startServer(t)
+	proxy := startProxy(t, s.addr)
+	v := newView(t, proxy.url(), Options{})
+	o := chunkstoretest.NewOwner(1000)
+	if err := v.Begin(t.Context(), o.Spec(), ttlOfTests); err != nil {
+		t.Fatal(err)
+	}
+	mark := func(index int) {
+		t.Helper()
+		o.Take(index)
+		if err := v.Mark(t.Context(), o.Spec().ID, index, o.Truth); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark(0) // the server learns the script
+	before := proxy.trips()
+	for index := 1; index <= 100; index++ {
+		mark(index)
+	}
+	if n := proxy.trips() - before; n != 100 {
+		t.Errorf("%d round trips for 100 chunks", n)
+	}
+	before = proxy.trips()
+	for range 100 {
+		if _, err := v.Get(t.Context(), o.Spec().ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := proxy.trips() - before; n != 100 {
+		t.Errorf("%d round trips for 100 statuses", n)
+	}
+}
+
+func benchView(b *testing.B) (*View, *chunkstoretest.Owner) {
+	v := newView(b, testenv.Address(b, testenv.Redis), Options{})
+	o := chunkstoretest.NewOwner(upload.MaxChunks)
+	if err := v.Begin(b.Context(), o.Spec(), ttlOfTests); err != nil {
+		b.Fatal(err)
+	}
+	return v, o
+}
+
+func BenchmarkMark(b *testing.B) {
+	v, o := benchView(b)
+	index := 0
+	for b.Loop() {
+		o.Take(index % upload.MaxChunks)
+		if err := v.Mark(b.Context(), o.Spec().ID, index%upload.MaxChunks, o.Truth); err != nil {
+			b.Fatal(err)
+		}
+		index++
+	}
+}
+
+func BenchmarkMarkParallel(b *testing.B) {
+	v, o := benchView(b)
+	o.Take(7)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := v.Mark(b.Context(), o.Spec().ID, 7, o.Truth); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	v, o := benchView(b)
+	for b.Loop() {
+		b.StopTimer()
+		if err := v.Mark(b.Context(), o.Spec().ID, 7, o.Truth); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if _, err := v.Get(b.Context(), o.Spec().ID); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	v, o := benchView(b)
+	for b.Loop() {
+		if err := v.Put(b.Context(), o.Spec().ID, o.Truth); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPing is the least that one round trip costs.
+func BenchmarkPing(b *testing.B) {
+	v, _ := benchView(b)
+	for b.Loop() {
+		if err := v.Ping(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,300 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gantry/chunkstore/disk"
+	"gantry/chunkstore/memory"
+	"gantry/internal/vfs"
+	"gantry/meta/sqldb"
+	"gantry/server/forward"
+	"gantry/server/ingest"
+	"gantry/store"
+	"gantry/store/local"
+	"gantry/upload"
+)
+
+// addresses is where nodes are, as a registry would say.
+type addresses struct {
+	mu    sync.Mutex
+	of    map[string]string
+	given map[string]bool // up
+}
+
+func (a *addresses) Address(_ context.Context, node string) (*url.URL, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.given[node] {
+		return nil, upload.Errorf(upload.Gone, "", node, "The node was given up. Upload the file again.")
+	}
+	address, ok := a.of[node]
+	if !ok {
+		return nil, upload.Errorf(upload.NotFound, "", node, "There is no such upload. Begin a new one.")
+	}
+	return url.Parse(address)
+}
+
+func (a *addresses) set(node, address string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.of[node] = address
+}
+
+// crcDigest is a chunk's Content-Digest.
+func crcDigest(data []byte) string {
+	sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, upload.Castagnoli))
+	return "Content-Digest: crc32c=:" + base64.StdEncoding.EncodeToString(sum) + ":"
+}
+
+const testSecret = "a secret that all nodes of the test share"
+
+// newCluster starts nodes "n0", "n1" … on one database and one store, each with its own staging.
+func newCluster(t testing.TB, n int, change func(node string, o *forward.Options)) ([]*node, *addresses) {
+	t.Helper()
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree := func(name string) vfs.FS {
+		must(os.MkdirAll(filepath.Join(dir, name), 0o700))
+		fsys, err := vfs.OpenOS(filepath.Join(dir, name))
+		must(err)
+		return fsys
+	}
+	peers := &addresses{of: map[string]string{}, given: map[string]bool{}}
+	view := memory.New()
+	stored, err := local.Open(tree("store"), "n1")
+	must(err)
+	nodes := make([]*node, n)
+	for i := range nodes {
+		id := fmt.Sprintf("n%d", i)
+		n := &node{dir: dir, clock: &clock{now: time.Now()}, store: stored}
+		n.db, err = sqldb.OpenSQLite(t.Context(), filepath.Join(dir, "gantry.db"), sqldb.Options{Now: n.clock.Now})
+		must(err)
+		n.staging, err = disk.Open(tree(id), disk.Options{Now: n.clock.Now, BootID: "test"})
+		must(err)
+		n.service = ingest.New(ingest.Options{Node: id, MaxSize: testMaxSize, Store: "local"}, ingest.Deps{
+			Staging: n.staging, View: view, DB: n.db, Stores: map[string]store.Store{"local": stored},
+			Wake: func() {}, Now: n.clock.Now,
+		})
+		opt := forward.Options{Node: id, Secret: []byte(testSecret), Now: n.clock.Now}
+		if change != nil {
+			change(id, &opt)
+		}
+		f := forward.New(opt, peers)
+		n.server = New(n.service, Options{Node: id, Forward: f})
+		n.testClient = serveHandler(t, n.server.Handler())
+		peers.set(id, n.url)
+		nodes[i] = n
+		t.Cleanup(func() {
+			f.Close()
+			if err := errors.Join(n.staging.Close(), n.db.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return nodes, peers
+}
+
+// Any node takes any request: chunks of one upload go to all nodes at random, status is the same
+// everywhere, and so is the file.
+func TestAnyChunkToAnyNode(t *testing.T) {
+	t.Parallel()
+	nodes, _ := newCluster(t, 3, nil)
+	data := random(5*mib + 17)
+	o := nodes[0].init(object{"name": "a", "size": len(data), "chunk_size": mib})
+	chunks := (len(data) + mib - 1) / mib
+	for i := range chunks {
+		part := data[i*mib : min((i+1)*mib, len(data))]
+		n := nodes[i%3]
+		n.do("PUT", fmt.Sprintf("/v1/uploads/%s/chunks/%d", o.ID, i), bytes.NewReader(part), crcDigest(part)).want(t, 204, "")
+		n.do("PUT", fmt.Sprintf("/v1/uploads/%s/chunks/%d", o.ID, i), bytes.NewReader(part)).want(t, 204, "") // again
+		for _, other := range nodes {
+			a := other.do("GET", "/v1/uploads/"+o.ID, nil).want(t, 200, "")
+			if !strings.Contains(a.body, fmt.Sprintf(`"received_chunks":%d,`, i+1)) {
+				t.Errorf("after chunk %d: %s", i, a.body)
+			}
+		}
+	}
+	nodes[1].do("PUT", fmt.Sprintf("/v1/uploads/%s/chunks/0", o.ID), bytes.NewReader(random(mib))).want(t, 409, "chunk_conflict")
+	first := nodes[2].json("POST", "/v1/uploads/"+o.ID+"/complete", `{"sha1":"`+sha1Hex(data)+`"}`).want(t, 201, "")
+	for _, n := range nodes {
+		if again := n.json("POST", "/v1/uploads/"+o.ID+"/complete", `{}`).want(t, 201, ""); again.body != first.body {
+			t.Errorf("complete again:\n%s\nbefore\n%s", again.body, first.body)
+		}
+	}
+	f := decodeJSON[fileJSON](t, first.body)
+	for _, n := range nodes {
+		if a := n.do("GET", "/v1/files/"+f.ID+"/content", nil).want(t, 200, ""); a.body != string(data) {
+			t.Error("other bytes came back")
+		} else if got := a.header["Cache-Control"]; len(got) != 1 || got[0] != "private, no-cache" {
+			t.Errorf("Cache-Control %q", got)
+		}
+		if a := n.do("GET", "/v1/files/"+f.ID+"/content", nil, "Range: bytes=1048570-1048580").want(t, 206, ""); a.body != string(data[1048570:1048581]) {
+			t.Error("other bytes came back for a range")
+		}
+		n.do("HEAD", "/v1/files/"+f.ID+"/content", nil).want(t, 200, "")
+	}
+	second := nodes[0].init(object{"name": "b", "size": mib})
+	nodes[1].do("DELETE", "/v1/uploads/"+second.ID, nil).want(t, 204, "")
+	nodes[2].do("GET", "/v1/uploads/"+second.ID, nil).want(t, 410, "gone")
+}
+
+// What is wrong with a request is said by the node that answers it, and reaches the client as it is.
+func TestPassedOnProblems(t *testing.T) {
+	t.Parallel()
+	nodes, peers := newCluster(t, 2, nil)
+	o := nodes[0].init(object{"name": "a", "size": 2 * mib, "chunk_size": mib})
+	path, data := "/v1/uploads/"+o.ID, random(mib)
+	via := nodes[1]
+	via.do("PUT", path+"/chunks/0", bytes.NewReader(data), crcDigest(data[1:])).want(t, 422, "digest_mismatch")
+	via.do("PUT", path+"/chunks/7", bytes.NewReader(data)).want(t, 400, "invalid_chunk_index")
+	via.do("PUT", path+"/chunks/0", bytes.NewReader(data[1:])).want(t, 400, "short_body")
+	via.do("PUT", path+"/chunks/0", bytes.NewReader(random(mib+1))).want(t, 413, "long_body")
+	via.do("PUT", path+"/chunks/0", bytes.NewReader(data), "Content-Encoding: gzip").want(t, 415, "unsupported_encoding")
+	via.json("POST", path+"/complete", `{}`).want(t, 409, "incomplete")
+	if u, err := nodes[0].staging.Get(o.ID); err != nil || u.Received.Len() != 0 {
+		t.Errorf("refused chunks are there: %v, %v", u.Received, err)
+	}
+	unknown := upload.NewUploadID("n7")
+	via.do("GET", "/v1/uploads/"+unknown, nil).want(t, 404, "not_found")
+	peers.given["n7"] = true
+	via.do("GET", "/v1/uploads/"+unknown, nil).want(t, 410, "gone")
+	delete(peers.given, "n7")
+
+	peers.set("n0", "http://127.0.0.1:1") // nobody listens
+	a := via.do("PUT", path+"/chunks/0", bytes.NewReader(data)).want(t, 503, "unavailable")
+	if a.header.Get("Retry-After") == "" || len(a.header["X-Content-Type-Options"]) != 1 {
+		t.Errorf("headers %v", a.header)
+	}
+	// An address that leads back here: no loop, the request says for whom it is.
+	peers.set("n0", via.url)
+	via.do("GET", path, nil).want(t, 503, "unavailable")
+}
+
+// Only nodes with the secret are believed, in both directions.
+func TestNodesProveThemselves(t *testing.T) {
+	t.Parallel()
+	nodes, peers := newCluster(t, 2, func(node string, o *forward.Options) {
+		if node == "n1" {
+			o.Secret = []byte("another secret than the others have")
+		}
+	})
+	o := nodes[0].init(object{"name": "a", "size": mib})
+	path, data := "/v1/uploads/"+o.ID, random(mib)
+	nodes[1].do("PUT", path+"/chunks/0", bytes.NewReader(data)).want(t, 503, "unavailable")
+	nodes[0].do("GET", path, nil, "Gantry-Signature: 00", "Gantry-From: n1", "Gantry-To: n0", "Gantry-Owner: somebody").want(t, 401, "unauthenticated")
+	if u, err := nodes[0].staging.Get(o.ID); err != nil || u.Received.Len() != 0 {
+		t.Errorf("a chunk from a node without the secret is there: %v", err)
+	}
+	// A machine that has got the node's address acknowledges everything, and is not believed.
+	impostor := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(204)
+	}), ReadHeaderTimeout: time.Minute}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = impostor.Serve(l) })
+	defer serving.Wait()
+	defer impostor.Close()
+	peers.set("n0", "http://"+l.Addr().String())
+	nodes[1].do("PUT", path+"/chunks/0", bytes.NewReader(data)).want(t, 503, "unavailable")
+}
+
+// A signature is good for one request, one receiver and a short time.
+func TestSignatureIsNotReusable(t *testing.T) {
+	t.Parallel()
+	nodes, peers := newCluster(t, 3, nil)
+	seen := make(chan *http.Request, 1)
+	tap := http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Clone(context.Background()) }), ReadHeaderTimeout: time.Minute}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = tap.Serve(l) })
+	defer serving.Wait()
+	defer tap.Close()
+	o := nodes[0].init(object{"name": "a", "size": mib})
+	peers.set("n0", "http://"+l.Addr().String())
+	nodes[1].do("GET", "/v1/uploads/"+o.ID, nil).want(t, 503, "unavailable")
+	signed := func(r *http.Request) (all []string) {
+		for name, values := range r.Header {
+			if strings.HasPrefix(name, "Gantry-") {
+				all = append(all, name+": "+values[0])
+			}
+		}
+		return all
+	}
+	headers := signed(<-seen)
+	nodes[0].do("GET", "/v1/uploads/"+o.ID, nil, headers...).want(t, 200, "")
+	nodes[0].do("DELETE", "/v1/uploads/"+o.ID, nil, headers...).want(t, 401, "unauthenticated")
+	nodes[0].do("GET", "/v1/files", nil, headers...).want(t, 401, "unauthenticated")
+	nodes[2].do("GET", "/v1/uploads/"+o.ID, nil, headers...).want(t, 503, "unavailable")
+	nodes[0].clock.advance(2 * time.Minute)
+	nodes[0].do("GET", "/v1/uploads/"+o.ID, nil, headers...).want(t, 401, "unauthenticated")
+}
+
+// Bodies are passed on as they come, and a client that goes away in the middle leaves nothing.
+func TestBodiesStreamThrough(t *testing.T) {
+	t.Parallel()
+	nodes, _ := newCluster(t, 2, nil)
+	o := nodes[0].init(object{"name": "a", "size": 4 * mib, "chunk_size": 4 * mib})
+	path, data := "/v1/uploads/"+o.ID+"/chunks/0", random(4*mib)
+	ctx, cancel := context.WithCancel(t.Context())
+	body, feed := io.Pipe()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, nodes[1].url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ContentLength = int64(len(data))
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if resp, err := nodes[1].http.Transport.(*transport).base.RoundTrip(r); err == nil {
+			resp.Body.Close()
+			t.Errorf("half a chunk was answered %d", resp.StatusCode)
+		}
+	})
+	if _, err := feed.Write(data[:2*mib]); err != nil {
+		t.Fatal(err)
+	}
+	written := func() int64 {
+		info, err := os.Stat(filepath.Join(nodes[0].dir, "n0", o.ID+".data"))
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	for deadline := time.Now().Add(testWait); written() < mib; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes of the first half reached the node", written())
+		}
+	}
+	cancel()
+	_ = feed.Close()
+	sending.Wait()
+	nodes[1].do("PUT", path, bytes.NewReader(data)).want(t, 204, "") // takes over
+	nodes[1].json("POST", "/v1/uploads/"+o.ID+"/complete", `{"sha1":"`+sha1Hex(data)+`"}`).want(t, 201, "")
+}
