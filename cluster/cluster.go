@@ -27,7 +27,7 @@ const JanitorLease = "janitor"
 // Options configure a Member. What is zero gets its default.
 type Options struct {
 	Node      string           // this node's id; needed
-	Address   string           // where other nodes reach it: an http URL; needed
+	Address   string           // where other nodes reach it: an http URL; "": it is alone, and the database its own
 	Beat      time.Duration    // how often it tells that it is alive; 2 s
 	AwayAfter time.Duration    // a node that has not been heard of for so long is away: what only it has is not offered; 30 s
 	LeftAfter time.Duration    // the same for one that was stopped in order, and may be back after an update; 10 min
@@ -56,7 +56,7 @@ func (o Options) Validate() error {
 	if o.Node == "" {
 		errs = append(errs, errors.New("a member of a cluster needs its node's id"))
 	}
-	if u, err := url.Parse(o.Address); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" {
+	if u, err := url.Parse(o.Address); o.Address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/") {
 		errs = append(errs, fmt.Errorf("%q is not an address that other nodes can reach, like http://10.0.0.5:8080", o.Address))
 	}
 	return errors.Join(errs...)
@@ -88,13 +88,17 @@ type heard struct {
 	at           time.Time // monotonic
 }
 
-// Join registers the node. upload.Gone if it was given up. The caller calls Run.
+// Join registers the node. upload.Gone if it was given up; upload.Conflict if it is to be alone and is not, or
+// if another is that thinks it is. The caller calls Run.
 func Join(ctx context.Context, opt Options, db DB) (*Member, error) {
 	const op = "cluster.Join"
 	if err := opt.Validate(); err != nil {
 		return nil, upload.Wrap(upload.Invalid, op, opt.Node, err)
 	}
 	m := &Member{opt: opt.withDefaults(), db: db, nodes: map[string]meta.Node{}, heard: map[string]heard{}}
+	if err := m.refuse(ctx); err != nil {
+		return nil, upload.Wrap(upload.Unavailable, op, opt.Node, err)
+	}
 	var err error
 	if m.epoch, err = db.Join(ctx, opt.Node, opt.Address, m.opt.Now()); err != nil {
 		return nil, upload.Wrap(upload.Unavailable, op, opt.Node, err)
@@ -105,8 +109,65 @@ func Join(ctx context.Context, opt Options, db DB) (*Member, error) {
 	return m, nil
 }
 
+// refuse finds nodes that this one must not run beside. A node that is alone takes what others have for lost.
+func (m *Member) refuse(ctx context.Context) error {
+	if err := m.look(ctx); err != nil {
+		return err
+	}
+	if err := m.alone(); err != nil || m.opt.Address == "" {
+		return err
+	}
+	before := m.lonely()
+	if len(before) == 0 {
+		return nil
+	}
+	m.opt.Log.Info("a node without a cluster address was seen with this database; looking whether it runs")
+	wait := time.NewTimer(3 * m.opt.Beat)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wait.C:
+	}
+	if err := m.look(ctx); err != nil {
+		return err
+	}
+	for id, n := range m.lonely() {
+		if was, ok := before[id]; !ok || was.Epoch != n.Epoch || was.Beats != n.Beats {
+			return upload.Errorf(upload.Conflict, "", id, "node %s runs with this database and is not in the cluster: stop it and start it with a cluster address", id)
+		}
+	}
+	return nil
+}
+
+// alone is an error if this node is to be alone and is not.
+func (m *Member) alone() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, n := range m.nodes {
+		if m.opt.Address == "" && id != m.opt.Node && !n.Forgotten {
+			return upload.Errorf(upload.Conflict, "", id, "node %s uses this database too: start this one with a cluster address, as one of several", id)
+		}
+	}
+	return nil
+}
+
+// lonely lists the other nodes that think they are alone and have not stopped.
+func (m *Member) lonely() map[string]meta.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lonely := map[string]meta.Node{}
+	for id, n := range m.nodes {
+		if id != m.opt.Node && n.Address == "" && !n.Left && !n.Forgotten {
+			lonely[id] = n
+		}
+	}
+	return lonely
+}
+
 // Run tells that the node is alive until ctx is done, then that it stops. It returns an error when the
-// node must not go on: another process has started as the same node, or it was given up.
+// node must not go on: another process has started as the same node, it was given up, or it is not alone as
+// it was to be.
 func (m *Member) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.opt.Beat)
 	defer tick.Stop()
@@ -146,6 +207,9 @@ func (m *Member) round(ctx context.Context) error {
 		return err
 	}
 	if err := m.look(ctx); err != nil {
+		return err
+	}
+	if err := m.alone(); err != nil {
 		return err
 	}
 	fence, ok := m.lead(ctx)

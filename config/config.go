@@ -36,6 +36,9 @@ type Config struct {
 	Data               string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
 	Database           Secret        `koanf:"database" help:"mysql://USER:PASSWORD@HOST/NAME or postgres://… for several nodes; empty: SQLite in the data directory"`
 	Replicas           Secret        `koanf:"database_replicas" help:"URLs of read replicas of the database, separated by commas; listings come from them"`
+	StoreDir           string        `koanf:"store_dir" help:"directory of the local store; nodes of a cluster need one on a file system that all of them have; empty: in the data directory"`
+	ClusterAddress     URL           `koanf:"cluster_address" help:"where other nodes reach this one, as http://10.0.0.5:8080; makes it a node of a cluster; none: it is alone"`
+	ClusterSecretFile  string        `koanf:"cluster_secret_file" help:"file with the secret by which the nodes of a cluster know each other"`
 	TokenFile          string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
 	MaxSize            Bytes         `koanf:"max_size" help:"the largest file taken"`
 	MaxOpen            int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
@@ -133,7 +136,7 @@ func AddFlags(flags *pflag.FlagSet) {
 func AddDataFlags(flags *pflag.FlagSet) {
 	var all pflag.FlagSet
 	AddFlags(&all)
-	for _, name := range []string{"config", "data", "database"} {
+	for _, name := range []string{"config", "data", "database", "store-dir"} {
 		flags.AddFlag(all.Lookup(name))
 	}
 }
@@ -255,6 +258,7 @@ func (c *Config) Validate() error {
 			refuse("%s: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", private.name, private.address)
 		}
 	}
+	c.validateCluster(refuse)
 	if c.Queue != "" && !c.Queue.isBroker() {
 		refuse("queue: this is not an address like amqp://user:password@host:5672/vhost")
 	}
@@ -305,6 +309,31 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// validateCluster refuses a node of a cluster that lacks what the nodes share. (The process that does only the
+// transfers never speaks to other nodes.)
+func (c *Config) validateCluster(refuse func(format string, args ...any)) {
+	if c.ClusterAddress == "" {
+		if c.ClusterSecretFile != "" {
+			refuse("cluster_secret_file: without cluster_address there is no cluster. Set that too, to where other nodes reach this one")
+		}
+		return
+	}
+	u, err := url.Parse(string(c.ClusterAddress))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		refuse("cluster_address: %s is not where other nodes can reach this one. Write a URL like http://10.0.0.5:8080", c.ClusterAddress)
+	}
+	for _, needed := range []struct{ name, value, why string }{
+		{"database", string(c.Database), "the URL of the database that all nodes have"},
+		{"redis", string(c.Redis), "the address of the Redis that all nodes have"},
+		{"store_dir", c.StoreDir, "a directory on a file system that all nodes have"},
+		{"cluster_secret_file", c.ClusterSecretFile, "a file with the same secret for all nodes, made with: openssl rand -hex 32"},
+	} {
+		if needed.value == "" {
+			refuse("%s: a node of a cluster needs it (cluster_address is set). Name %s", needed.name, needed.why)
+		}
+	}
+}
+
 // ReplicaURLs is Replicas one by one.
 func (c *Config) ReplicaURLs() []string { return listOf(c.Replicas) }
 
@@ -325,23 +354,30 @@ func Loopback(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// minToken is the least length of a bearer token that is not worth guessing.
-const minToken = 16
+// minSecret is the least length of a secret that is not worth guessing.
+const minSecret = 16
 
 // Token reads the bearer token, "" if no file is set.
-func (c *Config) Token() (Secret, error) {
-	if c.TokenFile == "" {
+func (c *Config) Token() (Secret, error) { return secretIn("token_file", c.TokenFile) }
+
+// ClusterSecret reads the secret that the nodes of a cluster share, "" if no file is set.
+func (c *Config) ClusterSecret() (Secret, error) {
+	return secretIn("cluster_secret_file", c.ClusterSecretFile)
+}
+
+func secretIn(setting, path string) (Secret, error) {
+	if path == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(c.TokenFile)
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("token_file: %w", err)
+		return "", fmt.Errorf("%s: %w", setting, err)
 	}
-	token := strings.TrimSpace(string(text))
-	if len(token) < minToken {
-		return "", fmt.Errorf("token_file: the token in %s is shorter than %d characters; make one with: openssl rand -hex 32", c.TokenFile, minToken)
+	secret := strings.TrimSpace(string(text))
+	if len(secret) < minSecret {
+		return "", fmt.Errorf("%s: the secret in %s is shorter than %d characters; make one with: openssl rand -hex 32", setting, path, minSecret)
 	}
-	return Secret(token), nil
+	return Secret(secret), nil
 }
 
 // URL is the address of a service. A password in it is never printed or logged; string(u) has it.

@@ -69,10 +69,15 @@ func TestKill(t *testing.T) {
 	s.doctor()
 }
 
+// target is a server, or several.
+type target interface {
+	do(ctx context.Context, method, path string, header map[string]string, body []byte) (answer, error)
+}
+
 // uploader is a client that remembers what was acknowledged to it.
 type uploader struct {
 	t       *testing.T
-	s       *server
+	s       target
 	rnd     *rand.Rand
 	id      int
 	files   []finished

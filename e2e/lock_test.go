@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -17,7 +18,9 @@ func TestTwoProcesses(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // a server that did start
 		defer cancel()
-		out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
+		cmd := exec.CommandContext(ctx, binary, args...)
+		cmd.Env = append(os.Environ(), s.env...)
+		out, err := cmd.CombinedOutput()
 		if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "in use by process") {
 			t.Errorf("gantry %s on a directory that is in use: %v: %s", args[0], err, out)
 		}

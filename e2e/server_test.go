@@ -169,6 +169,7 @@ func newServer(t testing.TB, args ...string) *server {
 		process: newProcess(t, "listening on http://", args...), data: data, addr: addr,
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute},
 	}
+	s.env = environment(t)
 	t.Cleanup(s.http.CloseIdleConnections)
 	return s
 }
@@ -178,6 +179,7 @@ var errDown = errors.New("the server is down")
 
 type answer struct {
 	status int
+	header http.Header
 	body   []byte
 }
 
@@ -205,14 +207,16 @@ func (s *server) do(ctx context.Context, method, path string, header map[string]
 	if err != nil {
 		return answer{}, fmt.Errorf("%w: %w", errDown, err)
 	}
-	return answer{resp.StatusCode, text}, nil
+	return answer{resp.StatusCode, resp.Header, text}, nil
 }
 
 // doctor runs `gantry doctor --deep` on the data directory, which no server may be using, and fails
 // the test if it finds anything.
 func (s *server) doctor() {
 	s.t.Helper()
-	out, err := exec.Command(binary, "doctor", "--deep", "--data", s.data).CombinedOutput()
+	cmd := exec.Command(binary, "doctor", "--deep", "--data", s.data)
+	cmd.Env = append(os.Environ(), s.env...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		s.t.Errorf("gantry doctor: %v\n%s", err, out)
 	}

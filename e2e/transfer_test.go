@@ -52,7 +52,7 @@ func (p *process) manages() (address func() string) {
 func newBrokerServer(t *testing.T, broker string) *server {
 	t.Helper()
 	s := newServer(t, "--transfer-process", "--transfer-lease", leaseTTL.String(), "--staging-grace", "1h")
-	s.env = []string{"GANTRY_QUEUE=" + broker} // others may see the arguments
+	s.env = append(s.env, "GANTRY_QUEUE="+broker) // others may see the arguments
 	return s
 }
 
@@ -219,7 +219,7 @@ func TestTransferProcessHealth(t *testing.T) {
 // which may be the same.
 func TestOneProcessOfEachKind(t *testing.T) {
 	s := newServer(t)
-	s.env = []string{"GANTRY_QUEUE=amqp://127.0.0.1:1/"} // nobody is there, which must not matter
+	s.env = append(s.env, "GANTRY_QUEUE=amqp://127.0.0.1:1/") // nobody is there, which must not matter
 	refused := func(words string, args ...string) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // one that did start

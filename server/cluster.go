@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"maps"
 
@@ -61,6 +63,18 @@ func (s *Server) pass(c echo.Context, node string) error {
 		to.Body, to.Length, to.Abort = in, c.Request().ContentLength, in.abort
 	}
 	return s.send(c, to)
+}
+
+// passJSON is pass for a request whose JSON has been read; r is what it said.
+func (s *Server) passJSON(c echo.Context, node string, r any) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return s.send(c, forward.Request{
+		Node: node, Owner: s.owner(c), ID: c.Response().Header().Get(headerRequestID),
+		Body: bytes.NewReader(text), Length: int64(len(text)),
+	})
 }
 
 func (s *Server) send(c echo.Context, to forward.Request) error {

@@ -130,7 +130,7 @@ func (s *Server) Handler() http.Handler { return s.api }
 func (s *Server) routes(e *echo.Echo) {
 	e.POST("/v1/uploads", s.initUpload)
 	e.GET("/v1/uploads", s.listUploads)
-	e.GET("/v1/uploads/:id", s.atOwner(s.uploadStatus))
+	e.GET("/v1/uploads/:id", s.uploadStatus)
 	e.DELETE("/v1/uploads/:id", s.atOwner(s.cancelUpload))
 	e.PUT("/v1/uploads/:id/chunks", s.atOwner(s.putChunk))
 	e.PUT("/v1/uploads/:id/chunks/:index", s.atOwner(s.putChunk))

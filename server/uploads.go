@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -39,6 +40,9 @@ func (s *Server) initUpload(c echo.Context) error {
 		Name: r.Name, Path: r.Path, Size: r.Size, SHA1: r.SHA1, Hint: r.Hint, ChunkSize: r.ChunkSize,
 		ContentType: r.ContentType, Metadata: r.Metadata, Replaces: r.Replaces, Key: key,
 	})
+	if e, ok := errors.AsType[*ingest.ElsewhereError](err); ok && s.isElsewhere(c, e.Node) {
+		return s.passJSON(c, e.Node, r) // it was begun there
+	}
 	if err != nil {
 		return err
 	}
@@ -54,8 +58,16 @@ func (s *Server) initUpload(c echo.Context) error {
 	return writeJSON(c, http.StatusCreated, view)
 }
 
+// uploadStatus answers on any node: what the nodes share tells of all open uploads, and the database of those
+// that have ended. Only where neither does the upload's own node is asked.
 func (s *Server) uploadStatus(c echo.Context) error {
-	status, err := s.uploads.Status(c.Request().Context(), s.owner(c), c.Param("id"))
+	id := c.Param("id")
+	status, err := s.uploads.Status(c.Request().Context(), s.owner(c), id)
+	if errors.Is(err, upload.NotFound) || errors.Is(err, upload.Unavailable) {
+		if node, ok := upload.ParseUploadID(id); ok && s.isElsewhere(c, node) {
+			return s.pass(c, node)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"database/sql"
 	"log/slog"
 	"net/url"
 	"os"
@@ -19,27 +17,7 @@ import (
 // newServerDatabase makes an empty database on a PostgreSQL server and returns its URL.
 func newServerDatabase(t *testing.T) config.Secret {
 	t.Helper()
-	address := testenv.Address(t, testenv.Postgres)
-	server, err := sql.Open("pgx", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := "gantry_" + strings.ToLower(rand.Text())
-	if _, err := server.Exec("CREATE DATABASE " + name); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := server.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
-			t.Error(err)
-		}
-		server.Close()
-	})
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Path = "/" + name
-	return config.Secret(u.String())
+	return config.Secret(testenv.Database(t, testenv.Postgres, testenv.Address(t, testenv.Postgres)))
 }
 
 // A data directory goes with one database on a server for ever: to any other its bytes would be garbage.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,10 +15,12 @@ import (
 
 	"gantry/chunkstore/disk"
 	"gantry/chunkstore/redis"
+	"gantry/cluster"
 	"gantry/config"
 	"gantry/internal/vfs"
 	"gantry/meta"
 	"gantry/meta/sqldb"
+	"gantry/server/forward"
 	"gantry/server/ingest"
 	"gantry/store"
 	"gantry/store/local"
@@ -52,12 +55,14 @@ type node struct {
 	redis   *redis.View // nil: none
 	ingest  *ingest.Service
 	relay   *transfer.Relay
-	worker  *transfer.Worker // nil: a process of its own does the transfers
+	worker  *transfer.Worker   // nil: a process of its own does the transfers
+	member  *cluster.Member    // nil: the database is its own, or it has not joined yet
+	forward *forward.Forwarder // nil: there are no other nodes
 }
 
 // openNode makes or opens a data directory. A directory that another process uses is an error.
 func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, log *slog.Logger) (_ *node, err error) {
-	for _, dir := range []string{c.Data, filepath.Join(c.Data, "staging"), filepath.Join(c.Data, "store")} {
+	for _, dir := range []string{c.Data, filepath.Join(c.Data, "staging"), storeDir(c)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot make the data directory: %w", err)
 		}
@@ -111,6 +116,10 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
+	lead := n.lead
+	if c.Database == "" {
+		lead = nil
+	}
 	n.ingest = ingest.New(ingest.Options{
 		Node:        n.id,
 		MaxSize:     int64(c.MaxSize),
@@ -125,6 +134,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		View:    view,
 		DB:      n.db,
 		Stores:  n.stores,
+		Lead:    lead,
 		Wake:    n.relay.Wake,
 		Metrics: ingest.NewMetrics(reg),
 		Log:     log,
@@ -140,8 +150,11 @@ func (n *node) takeLock(data, name string) error {
 	return err
 }
 
+// storeDir is where the local store is.
+func storeDir(c *config.Config) string { return cmp.Or(c.StoreDir, filepath.Join(c.Data, "store")) }
+
 func openStores(c *config.Config, node string) (map[string]store.Store, error) {
-	tree, err := vfs.OpenOS(filepath.Join(c.Data, "store"))
+	tree, err := vfs.OpenOS(storeDir(c))
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +242,9 @@ func nothing(data, lacks string) error {
 // close ends everything in the opposite order; the database is last but for the locks.
 func (n *node) close() error {
 	var errs []error
+	if n.forward != nil {
+		n.forward.Close()
+	}
 	if n.queue != nil {
 		errs = append(errs, n.queue.close())
 	}

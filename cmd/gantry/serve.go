@@ -71,11 +71,17 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot listen for management: %w", err), api.Close())
 	}
-	if err := n.ingest.Recover(ctx); err != nil {
+	// Other nodes may hear of this one: their requests wait in the listener's queue.
+	err = n.join(ctx, c, log)
+	if err == nil {
+		err = n.ingest.Recover(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, api.Close(), management.Close())
 	}
 	opt := server.Options{
 		Token: string(token), MinRate: int64(c.MinRate), DrainTimeout: c.Drain, Log: log, Metrics: reg,
+		Node: n.id, Forward: n.forward,
 	}
 	srv := server.New(n.ingest, opt)
 	handler := srv.Management(server.ManagementDeps{
@@ -99,6 +105,9 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 		workers.Go(func() error { return n.worker.Run(running) })
 	}
 	workers.Go(func() error { return n.ingest.Run(running) })
+	if n.member != nil {
+		workers.Go(func() error { return n.member.Run(running) })
+	}
 	var managing errgroup.Group
 	managing.Go(func() error { return server.Serve(manageCtx, management, handler, opt) })
 

@@ -86,6 +86,11 @@ func openTransferrer(ctx context.Context, c *config.Config, reg prometheus.Regis
 	if t.db, err = openDatabase(ctx, c, log); err != nil {
 		return nil, err
 	}
+	if c.Database != "" {
+		if err := oneStore(ctx, c, t.db); err != nil {
+			return nil, err
+		}
+	}
 	staging, err := vfs.OpenOS(filepath.Join(c.Data, "staging"))
 	if err != nil {
 		return nil, err

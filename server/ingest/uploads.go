@@ -166,11 +166,13 @@ func (s *Service) statusByKey(ctx context.Context, owner, key, fingerprint strin
 }
 
 // statusOfFirst is the status of the upload that a key stands for; upload.NotFound if it is unknown by now,
-// upload.Conflict if only its own node can tell.
+// upload.Conflict and ElsewhereError if only its own node can tell.
 func (s *Service) statusOfFirst(ctx context.Context, owner, id, key, fingerprint string) (Status, error) {
 	status, err := s.Status(ctx, owner, id)
-	if errors.Is(err, upload.NotFound) && s.elsewhere(id) {
-		return Status{}, upload.Errorf(upload.Conflict, "", id, "The upload of this Idempotency-Key is on another node. Try again, or take a new key.")
+	if node, ok := s.elsewhere(id); ok && errors.Is(err, upload.NotFound) {
+		conflict := upload.Errorf(upload.Conflict, "", id, "The upload of this Idempotency-Key is on another node. Try again, or take a new key.")
+		conflict.Err = &ElsewhereError{node}
+		return Status{}, conflict
 	}
 	if err != nil {
 		return Status{}, err
@@ -247,10 +249,10 @@ func (s *Service) lookUp(ctx context.Context, owner, id string) (upload.Upload, 
 	return upload.Upload{}, nil, notFound(id)
 }
 
-// elsewhere reports whether an upload's bytes are, or were, on another node.
-func (s *Service) elsewhere(id string) bool {
-	node, ok := upload.ParseUploadID(id)
-	return ok && node != s.opt.Node
+// elsewhere returns the node that has, or had, an upload's bytes, if that is another one.
+func (s *Service) elsewhere(id string) (node string, ok bool) {
+	node, ok = upload.ParseUploadID(id)
+	return node, ok && node != s.opt.Node
 }
 
 // truth tells the view how an upload of this node stands.
@@ -301,15 +303,19 @@ func notOpen(op string, a *meta.Answer) error {
 // Status tells where an upload stands. Of an upload of another node it is what the view knows for sure;
 // upload.NotFound if that is nothing.
 func (s *Service) Status(ctx context.Context, owner, id string) (Status, error) {
-	u, answer, err := s.lookUp(ctx, owner, id)
-	if errors.Is(err, upload.NotFound) && s.elsewhere(id) {
-		u, err = s.View.Get(ctx, id)
-		if errors.Is(err, upload.NotFound) || err == nil && u.Owner != owner {
-			err = notFound(id)
+	const op = "ingest.Status"
+	if _, ok := s.elsewhere(id); ok {
+		u, err := s.View.Get(ctx, id) // first, so that it costs one round trip
+		switch {
+		case err == nil && u.Owner == owner:
+			return s.openStatus(u), nil
+		case err != nil && !errors.Is(err, upload.NotFound):
+			return Status{}, upload.Wrap(upload.Unavailable, op, id, err)
 		}
 	}
+	u, answer, err := s.lookUp(ctx, owner, id)
 	if err != nil {
-		return Status{}, upload.Wrap(upload.Internal, "ingest.Status", id, err)
+		return Status{}, upload.Wrap(upload.Internal, op, id, err)
 	}
 	if answer != nil {
 		return Status{ID: id, State: answer.State, Answer: *answer}, nil
@@ -344,7 +350,7 @@ func (s *Service) Uploads(ctx context.Context, owner, after string, limit int) (
 // stillOpen is an upload of a listing as it stands; upload.NotFound if it has ended. Of another node's it is
 // what the view has, which may be behind.
 func (s *Service) stillOpen(ctx context.Context, listed *upload.Upload) (upload.Upload, error) {
-	if !s.elsewhere(listed.ID) {
+	if _, ok := s.elsewhere(listed.ID); !ok {
 		return s.Staging.Get(listed.ID)
 	}
 	_, err := s.DB.Answer(ctx, listed.ID)
