@@ -7,8 +7,10 @@ SHELL := bash
 TOOL := go tool -modfile=tools.mod
 # ARGS is passed on: make run ARGS='--max-size 10GiB', make bench ARGS='-size 4GiB'.
 ARGS ?=
+# The end-to-end tests that say nothing of what is below: they run on every set-up. The others have their own.
+ON_SERVERS := ^Test(Kill|TwoProcesses|Transfer.*|OneProcess.*)$$
 
-.PHONY: help build run test unit e2e check fmt lint layers bench demo fuzz vuln clean services services-down
+.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench demo fuzz vuln clean services services-down
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +27,13 @@ test: ## all tests, with real servers: with the race detector, then the kill -9 
 unit: ## the tests of all packages, with the race detector
 	go test -race -timeout 40m $$(go list ./... | grep -v '/e2e$$')
 
-e2e: ## the tests of the real binary, among them 200 times kill -9
+e2e: ## the tests of the real binary, among them 200 times kill -9, on each set-up
 	go test -timeout 15m ./e2e $(ARGS)
+	go test -timeout 15m ./e2e -run '$(ON_SERVERS)' -setup mariadb $(ARGS)
+	go test -timeout 15m ./e2e -run '$(ON_SERVERS)' -setup postgres $(ARGS)
+
+e2e-cluster: ## three nodes and all that may befall them; the last line counts
+	@scripts/e2e-cluster.sh $(ARGS)
 
 services: ## start the real servers for tests and print where they are: eval "$(make -s services)"
 	@scripts/services up

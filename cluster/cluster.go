@@ -76,10 +76,12 @@ type Member struct {
 
 	mu      sync.Mutex
 	nodes   map[string]meta.Node
-	read    time.Time // when nodes was read; monotonic
+	read    time.Time // when reading nodes began; monotonic
 	heard   map[string]heard
 	leading upload.Lease // zero: another node leads
 	until   time.Time    // by this process's clock; monotonic
+
+	looking chan struct{} // has room while nobody looks for a node that is not known
 }
 
 // heard is when a node's beats were last seen to grow.
@@ -95,7 +97,7 @@ func Join(ctx context.Context, opt Options, db DB) (*Member, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, upload.Wrap(upload.Invalid, op, opt.Node, err)
 	}
-	m := &Member{opt: opt.withDefaults(), db: db, nodes: map[string]meta.Node{}, heard: map[string]heard{}}
+	m := &Member{opt: opt.withDefaults(), db: db, nodes: map[string]meta.Node{}, heard: map[string]heard{}, looking: make(chan struct{}, 1)}
 	if err := m.refuse(ctx); err != nil {
 		return nil, upload.Wrap(upload.Unavailable, op, opt.Node, err)
 	}
@@ -231,16 +233,44 @@ func (m *Member) round(ctx context.Context) error {
 	return nil
 }
 
+func (m *Member) known(node string) (meta.Node, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, ok := m.nodes[node]
+	return n, ok
+}
+
+// lookAfter sees to it that the registry was read after the time given. Many that ask at once look once.
+func (m *Member) lookAfter(ctx context.Context, asked time.Time) error {
+	select {
+	case m.looking <- struct{}{}:
+		defer func() { <-m.looking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	m.mu.Lock()
+	done := m.read.After(asked)
+	m.mu.Unlock()
+	if done {
+		return nil
+	}
+	return m.look(ctx)
+}
+
 // look reads the registry.
 func (m *Member) look(ctx context.Context) error {
+	began := time.Now()
 	nodes, err := m.db.Nodes(ctx)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.read.After(began) {
+		return nil // another read is newer
+	}
 	now := time.Now()
-	m.nodes, m.read = make(map[string]meta.Node, len(nodes)), now
+	m.nodes, m.read = make(map[string]meta.Node, len(nodes)), began
 	for i := range nodes {
 		n := &nodes[i]
 		m.nodes[n.ID] = *n
@@ -302,23 +332,17 @@ func (m *Member) fence() (meta.Fence, bool) {
 	return meta.Fence{Lease: JanitorLease, Epoch: m.leading.Epoch}, true
 }
 
-// lookAgain is how soon the registry is read again for a node that is not in it.
-const lookAgain = time.Second
-
 // Address returns where a node is; see forward.Peers.
 func (m *Member) Address(ctx context.Context, node string) (*url.URL, error) {
 	const op = "cluster.Address"
-	m.mu.Lock()
-	n, ok := m.nodes[node]
-	stale := time.Since(m.read) > lookAgain
-	m.mu.Unlock()
-	if !ok && stale {
-		if err := m.look(ctx); err != nil {
+	asked := time.Now()
+	n, ok := m.known(node)
+	if !ok {
+		// It may have joined a moment ago, and has given out the id that is asked about.
+		if err := m.lookAfter(ctx, asked); err != nil {
 			return nil, upload.Wrap(upload.Unavailable, op, node, err)
 		}
-		m.mu.Lock()
-		n, ok = m.nodes[node]
-		m.mu.Unlock()
+		n, ok = m.known(node)
 	}
 	switch {
 	case !ok:

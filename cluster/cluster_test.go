@@ -214,12 +214,84 @@ func commit(t *testing.T, db meta.DB, node string) upload.File {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	for _, o := range []cluster.Options{{}, {Node: "a"}, {Node: "a", Address: "10.0.0.5:8080"}, {Node: "a", Address: "http://"}, {Node: "a", Address: "ftp://x"}, {Node: "a", Address: "http://x/y"}} {
+	for _, o := range []cluster.Options{{}, {Node: "a", Address: "10.0.0.5:8080"}, {Node: "a", Address: "http://"}, {Node: "a", Address: "ftp://x"}, {Node: "a", Address: "http://x/y"}} {
 		if o.Validate() == nil {
 			t.Errorf("%+v is valid", o)
 		}
 	}
-	if err := (cluster.Options{Node: "a", Address: "http://10.0.0.5:8080"}).Validate(); err != nil {
-		t.Error(err)
+	for _, address := range []string{"", "http://10.0.0.5:8080", "https://n1.example/"} {
+		if err := (cluster.Options{Node: "a", Address: address}).Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A node that just joined has given out ids at once: others find it before their next look at the registry.
+func TestNewNodeIsFound(t *testing.T) {
+	t.Parallel()
+	db := openDB(t)
+	first, err := cluster.Join(t.Context(), cluster.Options{Node: "a", Address: "http://a"}, db) // does not run: it never looks by itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Address(t.Context(), "b"); !errors.Is(err, upload.NotFound) {
+		t.Errorf("before it joined: %v", err)
+	}
+	join(t, db, "b")
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			if u, err := first.Address(t.Context(), "b"); err != nil || u.Host != "b" {
+				t.Errorf("%v, %v", u, err)
+			}
+		})
+	}
+	asking.Wait()
+}
+
+// A node without an address is alone with its database, or does not run.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	db := openDB(t)
+	begin := func(id, address string) (*cluster.Member, error) {
+		return cluster.Join(t.Context(), cluster.Options{Node: id, Address: address, Beat: 5 * time.Millisecond}, db)
+	}
+	refused := func(what, id, address string) {
+		t.Helper()
+		if _, err := begin(id, address); !errors.Is(err, upload.Conflict) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	alone, err := begin("a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { err = alone.Run(ctx) })
+	refused("another that is alone", "b", "")
+	refused("a cluster's node while it runs", "b", "http://b")
+	stop()
+	running.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	join(t, db, "b") // once it has stopped
+	refused("alone beside a cluster", "a", "")
+
+	// Two that begin at once see each other only afterwards: then the one that is to be alone ends.
+	other := openDB(t)
+	late, err := cluster.Join(t.Context(), cluster.Options{Node: "a", Beat: 5 * time.Millisecond}, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Join(t.Context(), "b", "http://b", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Run(t.Context()); !errors.Is(err, upload.Conflict) {
+		t.Errorf("alone, and then not: %v", err)
+	}
+	if nodes, err := other.Nodes(t.Context()); err != nil || len(nodes) != 2 {
+		t.Error(nodes, err)
 	}
 }

@@ -19,18 +19,24 @@ import (
 
 var (
 	kills = flag.Int("kills", 200, "how many times TestKill kills the server")
-	seed  = flag.Uint64("seed", 0, "seed of TestKill; 0: by the clock")
+	seed  = flag.Uint64("seed", 0, "seed of what is random; 0: by the clock")
 )
 
 const chunkSize = 1 << 20
 
-// TestKill kills the server -9 at random moments while several clients upload, and checks after every
-// restart that nothing that was acknowledged is gone, and that nothing wrong is served.
-func TestKill(t *testing.T) {
+// seeded chooses the run's seed, unless it was given, and tells how to run the test with it again.
+func seeded(t *testing.T) {
+	t.Helper()
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("go test ./e2e -run TestKill -seed %d -kills %d", *seed, *kills)
+	t.Logf("go test ./e2e -run '^%s$' -setup %s -seed %d -kills %d", t.Name(), *setup, *seed, *kills)
+}
+
+// TestKill kills the server -9 at random moments while several clients upload, and checks after every
+// restart that nothing that was acknowledged is gone, and that nothing wrong is served.
+func TestKill(t *testing.T) {
+	seeded(t)
 	s := newServer(t, "--staging-grace", "1s")
 	s.start()
 
@@ -80,6 +86,7 @@ type uploader struct {
 	s       target
 	rnd     *rand.Rand
 	id      int
+	pace    time.Duration // between files
 	files   []finished
 	acked   int
 	resumed int
@@ -113,6 +120,7 @@ func (u *uploader) run(ctx context.Context) {
 			return
 		}
 		u.files = append(u.files, f)
+		time.Sleep(u.pace)
 		if len(u.files) > 0 && u.rnd.IntN(3) == 0 { // an old one must still be right
 			u.compare(u.t.Context(), u.files[u.rnd.IntN(len(u.files))])
 		}

@@ -61,10 +61,7 @@ func newBrokerServer(t *testing.T, broker string) *server {
 // has one object, and the doctor finds nothing.
 func TestTransferProcess(t *testing.T) {
 	broker := testenv.Private(t, "rabbitmq")
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("go test ./e2e -run TestTransferProcess -seed %d", *seed)
+	seeded(t)
 	rnd := rand.New(rand.NewPCG(*seed, 7))
 	s := newBrokerServer(t, broker.Address(testenv.RabbitMQ))
 	s.start()

@@ -15,6 +15,7 @@ var nodeTests = map[string]func(h *harness){
 	"strand":                               testStrand,
 	"strand is fenced":                     testStrandFenced,
 	"collect is fenced":                    testCollectFenced,
+	"heal what was lost without a root":    testHealWithoutRoot,
 	"collect leaves copies to their nodes": testCollectElsewhere,
 	"forget":                               testForget,
 	"forget many":                          testForgetMany,
@@ -135,6 +136,8 @@ func testForget(h *harness) {
 	epoch := h.join(node)
 	lost, stored := h.add(alice, "lost", body{"x", 0}), h.addStored(alice, "stored", body{"y", 0})
 	h.rooted(&lost, body{"x", 0})
+	dropped := h.add(alice, "dropped", body{"z", 0}) // nobody misses its bytes
+	h.must(h.db.DeleteFile(h.Context(), alice, dropped.ID, h.now))
 	_, err := h.db.Strand(h.Context(), meta.Fence{}, h.nodes()[node], h.now)
 	h.must(err)
 	_, err = h.db.Forget(h.Context(), "unknown", h.now)
@@ -162,6 +165,27 @@ func testForget(h *harness) {
 	_, result := h.rooted(&again, body{"x", 0})
 	equal(h, "joined", result.JoinedTo, "")
 	equal(h, "the lost file is there again", h.file(alice, lost.ID).BlobID, again.BlobID)
+}
+
+// What was lost before its root was known is healed by its owner alone: others might send another content of
+// the same SHA-1.
+func testHealWithoutRoot(h *harness) {
+	h.join(node)
+	lost := h.add(alice, "lost", body{"x", 0})
+	n, err := h.db.Forget(h.Context(), node, h.now)
+	h.must(err)
+	equal(h, "lost", n, 1)
+	foreign := h.add(bob, "foreign", body{"x", 0})
+	h.rooted(&foreign, body{"x", 0})
+	equal(h, "healed by another's", h.file(alice, lost.ID).Lost, true)
+	own := h.add(alice, "own", body{"x", 0})
+	_, result := h.rooted(&own, body{"x", 0})
+	equal(h, "joined", result.JoinedTo, foreign.BlobID)
+	for _, id := range []string{lost.ID, own.ID} {
+		equal(h, "blob of the file", h.file(alice, id).BlobID, foreign.BlobID)
+	}
+	equal(h, "healed by its owner's", h.file(alice, lost.ID).Lost, false)
+	equal(h, "references", h.blob(foreign.BlobID).Refs, 3)
 }
 
 func testForgetMany(h *harness) {

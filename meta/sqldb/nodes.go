@@ -186,7 +186,9 @@ func (db *DB) forgetSome(ctx context.Context, id string, now time.Time) (lost in
 				if err := lose(ctx, s, b.ID, "The node that had the only copy was given up.", now); err != nil {
 					return r, err
 				}
-				r.lost++
+				if b.State == upload.BlobLive || b.State == upload.BlobStranded {
+					r.lost++
+				}
 			}
 			if _, err := s.exec(ctx, `UPDATE blobs SET node = NULL, staging = NULL, updated_at = ? WHERE id = ?`, at(now), b.ID); err != nil {
 				return r, err
