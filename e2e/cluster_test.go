@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"gantry/internal/testenv"
 )
 
 // TestCluster is three nodes as processes, each with a process for its transfers, on servers of their own.
@@ -39,28 +37,28 @@ func TestCluster(t *testing.T) {
 	under("a node is killed and is back", 3, func(t *testing.T) {
 		for i := range 6 {
 			m := f.nodes[i%3]
-			m.server.kill()
+			m.kill()
 			time.Sleep(time.Duration(i*100) * time.Millisecond)
-			m.server.start()
+			m.start()
 		}
 	})
 	t.Run("a node that is away is waited for", f.testAway)
 	under("Redis is emptied", 3, func(*testing.T) {
 		for range 8 {
-			f.servers.Do("flush", "redis")
+			f.servers.Do("flush", f.redis)
 			time.Sleep(200 * time.Millisecond)
 		}
 	})
 	under("Redis is killed and is back with what it had", 3, func(*testing.T) {
-		f.servers.Do("kill", "redis")
+		f.servers.Do("kill", f.redis)
 		time.Sleep(2 * time.Second)
-		f.servers.Do("start", "redis")
+		f.servers.Do("start", f.redis)
 		time.Sleep(time.Second)
 	})
 	under("Redis answers nothing", 3, func(*testing.T) {
-		f.servers.Do("stop", "redis")
+		f.servers.Do("stop", f.redis)
 		time.Sleep(3 * time.Second)
-		f.servers.Do("cont", "redis")
+		f.servers.Do("cont", f.redis)
 		time.Sleep(time.Second)
 	})
 	under("the broker is restarted", 3, func(*testing.T) {
@@ -70,9 +68,9 @@ func TestCluster(t *testing.T) {
 	})
 	under("the database is killed and is back", 3, func(*testing.T) {
 		for range 2 {
-			f.servers.Do("kill", "mysql")
+			f.servers.Do("kill", f.database)
 			time.Sleep(500 * time.Millisecond)
-			f.servers.Do("start", "mysql")
+			f.servers.Do("start", f.database)
 			time.Sleep(time.Second)
 		}
 	})
@@ -326,7 +324,7 @@ func TestStoresOfNodes(t *testing.T) {
 	}
 	refused("another store directory", "is not the directory that node "+f.nodes[0].id(), "GANTRY_STORE_DIR="+t.TempDir())
 	refused("alone", "start this one with a cluster address", "GANTRY_CLUSTER_ADDRESS=", "GANTRY_CLUSTER_SECRET_FILE=")
-	refused("another database", "belongs to", "GANTRY_DATABASE="+testenv.Database(t, testenv.MySQL, f.servers.Address(testenv.MySQL)))
+	refused("another database", "belongs to", "GANTRY_DATABASE="+f.newDatabase(t))
 	f.nodes[1].start()
 	f.nodes[1].must(t, "POST", "/v1/files?name=a", rawHeader, []byte("a"), 201)
 }

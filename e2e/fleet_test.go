@@ -46,24 +46,37 @@ func (m *member) id() string {
 	return strings.TrimSpace(string(text))
 }
 
+// serviceOf is what scripts/services calls a server.
+var serviceOf = map[testenv.Server]string{
+	testenv.MySQL: "mysql", testenv.Postgres: "postgres", testenv.Redis: "redis", testenv.RedisCluster: "redis-cluster",
+}
+
 // fleet is the nodes of a cluster with servers of their own, which the test may harm.
 type fleet struct {
-	t        *testing.T
-	servers  *testenv.Servers
-	nodes    []*member
-	storeDir string
-	mu       sync.Mutex
-	rnd      *rand.Rand
-	clients  uint64
-	address  func(node int, s testenv.Server) string // where a node finds a server; nil: where it is
+	t           *testing.T
+	servers     *testenv.Servers
+	nodes       []*member
+	database    string // and Redis, as scripts/services calls them
+	redis       string
+	newDatabase func(t *testing.T) string
+	storeDir    string
+	mu          sync.Mutex
+	rnd         *rand.Rand
+	clients     uint64
+	address     func(node int, s testenv.Server) string // where a node finds a server; nil: where it is
 }
 
 // newFleet makes n nodes on servers of their own; start begins them. through may be nil, or say where a node
 // finds a server.
 func newFleet(t *testing.T, n int, through func(servers *testenv.Servers) func(node int, s testenv.Server) string) *fleet {
 	t.Helper()
-	servers := testenv.Private(t, "mysql", "redis", "rabbitmq")
-	f := &fleet{t: t, servers: servers, storeDir: t.TempDir(), rnd: rand.New(rand.NewPCG(*seed, 99))}
+	database, redis := databaseAndRedis(t)
+	if *setup == "embedded" {
+		database, redis = testenv.MySQL, testenv.Redis
+	}
+	f := &fleet{t: t, database: serviceOf[database], redis: serviceOf[redis], storeDir: t.TempDir(), rnd: rand.New(rand.NewPCG(*seed, 99))}
+	servers := testenv.Private(t, f.database, f.redis, "rabbitmq")
+	f.servers = servers
 	f.address = func(_ int, s testenv.Server) string { return servers.Address(s) }
 	if through != nil {
 		f.address = through(servers)
@@ -72,13 +85,14 @@ func newFleet(t *testing.T, n int, through func(servers *testenv.Servers) func(n
 	if err := os.WriteFile(secret, []byte("a secret of all nodes of this test\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	database := testenv.Database(t, testenv.MySQL, servers.Address(testenv.MySQL))
+	f.newDatabase = func(t *testing.T) string { return testenv.Database(t, database, servers.Address(database)) }
+	url := f.newDatabase(t)
 	for i := range n {
-		s := newServer(t, "--transfer-process", "--transfer-lease", leaseTTL.String(), "--staging-grace", "1s")
-		at := strings.Replace(database, hostOf(servers.Address(testenv.MySQL)), hostOf(f.address(i, testenv.MySQL)), 1)
+		s := newBareServer(t, "--transfer-process", "--transfer-lease", leaseTTL.String(), "--staging-grace", "1s")
+		at := strings.Replace(url, hostOf(servers.Address(database)), hostOf(f.address(i, database)), 1)
 		s.env = []string{
 			"GANTRY_DATABASE=" + at,
-			"GANTRY_REDIS=" + f.address(i, testenv.Redis),
+			"GANTRY_REDIS=" + f.address(i, redis),
 			"GANTRY_QUEUE=" + f.address(i, testenv.RabbitMQ),
 			"GANTRY_STORE_DIR=" + f.storeDir,
 			"GANTRY_CLUSTER_ADDRESS=http://" + s.addr,

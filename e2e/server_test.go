@@ -155,7 +155,15 @@ type server struct {
 	http *http.Client
 }
 
+// newServer returns a server on the set-up of this run.
 func newServer(t testing.TB, args ...string) *server {
+	t.Helper()
+	s := newBareServer(t, args...)
+	s.env = environment(t)
+	return s
+}
+
+func newBareServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -169,7 +177,6 @@ func newServer(t testing.TB, args ...string) *server {
 		process: newProcess(t, "listening on http://", args...), data: data, addr: addr,
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute},
 	}
-	s.env = environment(t)
 	t.Cleanup(s.http.CloseIdleConnections)
 	return s
 }

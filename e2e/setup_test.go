@@ -10,18 +10,27 @@ import (
 // setup is what all servers of a run stand on.
 var setup = flag.String("setup", "embedded", "embedded; mariadb: with Redis and RabbitMQ; postgres: with a Redis Cluster and RabbitMQ")
 
+// databaseAndRedis are the kinds of servers of this run's set-up; nothing if it is embedded.
+func databaseAndRedis(t testing.TB) (database, redis testenv.Server) {
+	t.Helper()
+	switch *setup {
+	case "embedded":
+		return "", ""
+	case "mariadb":
+		return testenv.MySQL, testenv.Redis
+	case "postgres":
+		return testenv.Postgres, testenv.RedisCluster
+	}
+	t.Fatalf("there is no set-up %q", *setup)
+	return "", ""
+}
+
 // environment is the settings of a new server on the set-up of this run. It has a database of its own.
 func environment(t testing.TB) []string {
 	t.Helper()
-	database, redis := testenv.MySQL, testenv.Redis
-	switch *setup {
-	case "embedded":
+	database, redis := databaseAndRedis(t)
+	if database == "" {
 		return nil
-	case "mariadb":
-	case "postgres":
-		database, redis = testenv.Postgres, testenv.RedisCluster
-	default:
-		t.Fatalf("there is no set-up %q", *setup)
 	}
 	return []string{
 		"GANTRY_DATABASE=" + testenv.Database(t, database, testenv.Address(t, database)),
