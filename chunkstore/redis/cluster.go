@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gomodule/redigo/redis"
+
+	"gantry/upload"
 )
 
 // cluster is the masters of a Redis Cluster. It follows their redirections; the libraries for redigo that
@@ -72,11 +74,14 @@ func (c *cluster) do(ctx context.Context, key string, f func(c *conn) error) err
 			return err
 		}
 		err = c.at(address).do(ctx, func(conn *conn) error {
-			if asking {
-				if _, err := conn.Do("ASKING"); err != nil {
-					return err
-				}
+			if !asking {
+				return f(conn)
 			}
+			if err := conn.ask(); err != nil {
+				return err
+			}
+			conn.asking = true
+			defer func() { conn.asking = false }()
 			return f(conn)
 		})
 		asking = false
@@ -104,8 +109,11 @@ func (c *cluster) do(ctx context.Context, key string, f func(c *conn) error) err
 		}
 		address, err = moved, nil
 	}
-	return err
+	return errRedirected
 }
+
+// errRedirected: each server says that another one has the key. Slots are moving, or the servers do not agree.
+var errRedirected = upload.Errorf(upload.Unavailable, "redis", "", "The nodes of the Redis Cluster refer to each other. Try again later.")
 
 // redirected reports whether a server only said who else to ask.
 func redirected(err error) bool {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"errors"
 	"net/url"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/gomodule/redigo/redis"
 
 	"gantry/internal/testenv"
+	"gantry/upload"
 )
 
 // on runs a command on one node of a cluster.
@@ -109,7 +111,8 @@ func TestClusterMovesSlots(t *testing.T) {
 		p.on(to, "CLUSTER", "SETSLOT", slot, "STABLE")
 	}()
 	p.on(from, "MIGRATE", host, port, key, 0, 5000, "AUTH", password)
-	p.ack() // waits: another node may still ask the other master
+	p.on(to, "SCRIPT", "FLUSH") // as one that has never seen this key's commands
+	p.ack()                     // waits: another node may still ask the other master
 	for range 5 {
 		if err := p.ack(); err != nil {
 			t.Fatal(err)
@@ -121,4 +124,12 @@ func TestClusterMovesSlots(t *testing.T) {
 	if list, err := p.reader.List(t.Context(), p.o.Spec().Owner, "", 10); err != nil || len(list) != 1 || list[0].Received.Len() != p.acked {
 		t.Errorf("listed: %d, %v", len(list), err)
 	}
+
+	// Servers that refer to each other: the chunk is not known there, and nobody takes it for known.
+	p.on(to, "CLUSTER", "SETSLOT", slot, "STABLE")
+	if err := p.ack(); !errors.Is(err, upload.Unavailable) {
+		t.Errorf("marked where nobody has the slot: %v", err)
+	}
+	p.on(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", id(from))
+	p.well()
 }

@@ -20,10 +20,12 @@ type conn struct {
 	role   string // master or slave, when the connection was made
 	mode   string // standalone, sentinel or cluster
 
-	time int64     // of the server, ms, when it was last heard of
-	seen time.Time // when that was
-	made time.Time // when it was connected
-	odd  bool      // an upload was put to another server: this one may not be the master any more
+	time   int64     // of the server, ms, when it was last heard of
+	seen   time.Time // when that was
+	made   time.Time // when it was connected
+	asking bool      // the slot is being moved here: each command has to say that it knows
+
+	odd bool // an upload was put to another server: this one may not be the master any more
 }
 
 // greet asks a new server who it is and how late.
@@ -59,6 +61,23 @@ func (c *conn) greet() error {
 		return errors.New("the server does not tell its run_id")
 	}
 	return nil
+}
+
+// ask makes the next command one that may use a slot which is being moved to this server.
+func (c *conn) ask() error {
+	_, err := c.Conn.Do("ASKING")
+	return err
+}
+
+// Do is part of redis.Conn. EVAL comes after an EVALSHA of a script that the server did not have, which has used
+// up the asking.
+func (c *conn) Do(command string, args ...any) (any, error) {
+	if c.asking && command == "EVAL" {
+		if err := c.ask(); err != nil {
+			return nil, err
+		}
+	}
+	return c.Conn.Do(command, args...)
 }
 
 func (c *conn) ping() error {

@@ -54,7 +54,10 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		broker, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		broker, err := net.Dial("tcp", target)
 		if err != nil {
 			_ = client.Close()
 			continue
