@@ -33,6 +33,7 @@ const EnvPrefix = "GANTRY_"
 type Config struct {
 	Listen             string        `koanf:"listen" help:"address of the API and the page; anything but loopback needs a token file"`
 	Management         string        `koanf:"management" help:"address of /healthz, /readyz, /metrics, pprof and the transfers commands; keep it private"`
+	Probes             string        `koanf:"probes" help:"address of /healthz, /readyz and /metrics alone, which other machines may reach; empty: none"`
 	Data               string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
 	Database           Secret        `koanf:"database" help:"mysql://USER:PASSWORD@HOST/NAME or postgres://… for several nodes; empty: SQLite in the data directory"`
 	Replicas           Secret        `koanf:"database_replicas" help:"URLs of read replicas of the database, separated by commas; listings come from them"`
@@ -54,6 +55,7 @@ type Config struct {
 	Queue              URL           `koanf:"queue" help:"RabbitMQ broker, as amqp://user:password@host:5672/vhost; none: the queue is in the process"`
 	TransferProcess    bool          `koanf:"transfer_process" help:"leave transfers to gantry transfer, a process of its own on the same data; needs a queue"`
 	TransferManagement string        `koanf:"transfer_management" help:"management address of gantry transfer; keep it private"`
+	TransferProbes     string        `koanf:"transfer_probes" help:"the same as probes, of gantry transfer"`
 	MinRate            Bytes         `koanf:"min_rate" help:"bytes per second that a request's body must keep up"`
 	Drain              time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
 	LogLevel           string        `koanf:"log_level" help:"debug, info, warn or error"`
@@ -256,6 +258,11 @@ func (c *Config) Validate() error {
 	for _, private := range []struct{ name, address string }{{"management", c.Management}, {"transfer_management", c.TransferManagement}} {
 		if isAddress(private.name, private.address) && !Loopback(private.address) {
 			refuse("%s: %s can be reached from other machines, and it has no login. Listen on 127.0.0.1", private.name, private.address)
+		}
+	}
+	for _, open := range []struct{ name, address string }{{"probes", c.Probes}, {"transfer_probes", c.TransferProbes}} {
+		if open.address != "" {
+			isAddress(open.name, open.address)
 		}
 	}
 	c.validateCluster(refuse)

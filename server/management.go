@@ -72,9 +72,7 @@ func (s *Server) Management(deps ManagementDeps) http.Handler {
 	f.crossOrigin = http.NewCrossOriginProtection()
 	f.loopbackOnly = !deps.AnyHost
 	e := f.echo()
-	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
-	e.GET("/readyz", m.ready)
-	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
+	m.observe(e)
 	e.GET("/transfers", m.transfers)
 	e.POST("/transfers/:id/retry", m.change(deps.Transfers.RetryTransfer))
 	e.POST("/transfers/:id/cancel", m.change(deps.Transfers.CancelTransfer))
@@ -87,6 +85,24 @@ func (s *Server) Management(deps ManagementDeps) http.Handler {
 	e.POST("/debug/pprof/symbol", echo.WrapHandler(http.HandlerFunc(pprof.Symbol)))
 	e.GET("/debug/pprof/trace", echo.WrapHandler(http.HandlerFunc(pprof.Trace)))
 	return e
+}
+
+// Probes is health and metrics alone, for a listener that other machines may reach: nothing there changes
+// anything. deps are those of Management, which has to be called before.
+func (s *Server) Probes(deps ManagementDeps) http.Handler {
+	deps.CheckTimeout = cmp.Or(deps.CheckTimeout, 5*time.Second)
+	m := &management{server: s, ManagementDeps: deps}
+	f := s.front()
+	f.metrics = newMetrics(nil)
+	e := f.echo()
+	m.observe(e)
+	return e
+}
+
+func (m *management) observe(e *echo.Echo) {
+	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
+	e.GET("/readyz", m.ready)
+	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
 }
 
 // readyJSON is the answer of /readyz.

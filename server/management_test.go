@@ -20,14 +20,15 @@ func TestManagement(t *testing.T) {
 	n := newNode(t, Options{Metrics: reg, Log: slog.New(slog.DiscardHandler)})
 	var broken, away error
 	woken := 0
-	m := serveHandler(t, n.server.Management(ManagementDeps{
+	deps := ManagementDeps{
 		Transfers: n.db, Nodes: n.db, Registry: reg, Version: "v1.2.3", Health: n.staging.Health, Wake: func() { woken++ },
 		Checks: []Check{
 			{Name: "database", Run: n.db.Ping},
 			{Name: "other", Run: func(context.Context) error { return broken }},
 			{Name: "queue", Run: func(context.Context) error { return away }, Advisory: true},
 		},
-	}))
+	}
+	m := serveHandler(t, n.server.Management(deps))
 	if a := m.do("GET", "/healthz", nil).want(t, 200, ""); a.body != "ok\n" {
 		t.Errorf("healthz: %q", a.body)
 	}
@@ -43,6 +44,13 @@ func TestManagement(t *testing.T) {
 		t.Errorf("readyz: %s", a.body)
 	}
 	m.do("GET", "/healthz", nil).want(t, 200, "") // alive, though not ready
+
+	// Probes are for other machines, under whatever name they know this one, and change nothing.
+	probes := serveHandler(t, n.server.Probes(deps))
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/metrics": 200, "/transfers": 404, "/nodes": 404, "/debug/pprof/": 404} {
+		probes.do("GET", path, nil, "Host: gantry-0.example").want(t, want, "")
+	}
+	m.do("GET", "/healthz", nil, "Host: gantry-0.example").want(t, 403, "")
 	broken = nil
 	n.server.Drain()
 	if a := m.do("GET", "/readyz", nil).want(t, 503, ""); !strings.Contains(a.body, `{"name":"serving","ok":false`) {

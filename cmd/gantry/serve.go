@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -62,29 +63,25 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	defer func() { err = errors.Join(err, n.close()) }()
 
 	// Listen before recovering, so that a wrong address is told at once; answer only afterwards.
-	var listen net.ListenConfig
-	api, err := listen.Listen(ctx, "tcp", c.Listen)
+	listeners, err := listen(ctx, c.Listen, c.Management, c.Probes)
 	if err != nil {
-		return fmt.Errorf("cannot listen: %w", err)
+		return err
 	}
-	management, err := listen.Listen(ctx, "tcp", c.Management)
-	if err != nil {
-		return errors.Join(fmt.Errorf("cannot listen for management: %w", err), api.Close())
-	}
+	api, management, probes := listeners[0], listeners[1], listeners[2]
 	// Other nodes may hear of this one: their requests wait in the listener's queue.
 	err = n.join(ctx, c, log)
 	if err == nil {
 		err = n.ingest.Recover(ctx)
 	}
 	if err != nil {
-		return errors.Join(err, api.Close(), management.Close())
+		return errors.Join(err, closeAll(listeners))
 	}
 	opt := server.Options{
 		Token: string(token), MinRate: int64(c.MinRate), DrainTimeout: c.Drain, Log: log, Metrics: reg,
 		Node: n.id, Forward: n.forward,
 	}
 	srv := server.New(n.ingest, opt)
-	handler := srv.Management(server.ManagementDeps{
+	deps := server.ManagementDeps{
 		Transfers: n.db,
 		Nodes:     n.db,
 		Wake:      n.relay.Wake,
@@ -92,7 +89,11 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 		Health:    n.staging.Health,
 		Registry:  reg,
 		Version:   version(),
-	})
+	}
+	managed := []served{{management, srv.Management(deps)}}
+	if probes != nil {
+		managed = append(managed, served{probes, srv.Probes(deps)})
+	}
 
 	// The workers outlive the requests, and the management listener outlives both.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -109,13 +110,18 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 		workers.Go(func() error { return n.member.Run(running) })
 	}
 	var managing errgroup.Group
-	managing.Go(func() error { return server.Serve(manageCtx, management, handler, opt) })
+	for _, m := range managed {
+		managing.Go(func() error { return server.Serve(manageCtx, m.listener, m.handler, opt) })
+	}
 
 	serveCtx, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	context.AfterFunc(running, stopServing) // a worker that fails ends the node
 	context.AfterFunc(serveCtx, srv.Drain)
 
+	if probes != nil {
+		fmt.Fprintf(stdout, "probes on http://%s\n", probes.Addr())
+	}
 	fmt.Fprintf(stdout, "management on http://%s\n", management.Addr())
 	fmt.Fprintf(stdout, "listening on http://%s\n", api.Addr())
 	err = server.Serve(serveCtx, api, srv.Handler(), opt)
@@ -123,6 +129,38 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	err = errors.Join(err, workers.Wait())
 	stopManagement()
 	return errors.Join(err, managing.Wait())
+}
+
+// served is a listener and what answers there.
+type served struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+// listen opens a listener for each address; nil for "". All of them or none.
+func listen(ctx context.Context, addresses ...string) ([]net.Listener, error) {
+	var config net.ListenConfig
+	listeners := make([]net.Listener, len(addresses))
+	for i, address := range addresses {
+		if address == "" {
+			continue
+		}
+		var err error
+		if listeners[i], err = config.Listen(ctx, "tcp", address); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot listen: %w", err), closeAll(listeners[:i]))
+		}
+	}
+	return listeners, nil
+}
+
+func closeAll(listeners []net.Listener) error {
+	var errs []error
+	for _, l := range listeners {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checks are the parts of /readyz.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -143,14 +142,18 @@ func runTransfers(ctx context.Context, c *config.Config, stdout io.Writer, log *
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	var listen net.ListenConfig
-	management, err := listen.Listen(ctx, "tcp", c.TransferManagement)
+	listeners, err := listen(ctx, c.TransferManagement, c.TransferProbes)
 	if err != nil {
-		return fmt.Errorf("cannot listen for management: %w", err)
+		return err
 	}
+	management, probes := listeners[0], listeners[1]
 	opt := server.Options{DrainTimeout: c.Drain, Log: log}
 	srv := server.New(nil, opt)
-	handler := srv.Management(server.ManagementDeps{Transfers: t.db, Nodes: t.db, Checks: t.checks(), Registry: reg, Version: version()})
+	deps := server.ManagementDeps{Transfers: t.db, Nodes: t.db, Checks: t.checks(), Registry: reg, Version: version()}
+	managed := []served{{management, srv.Management(deps)}}
+	if probes != nil {
+		managed = append(managed, served{probes, srv.Probes(deps)})
+	}
 	context.AfterFunc(ctx, srv.Drain)
 
 	// The management listener outlives the worker, so that one can see how it ends.
@@ -159,10 +162,15 @@ func runTransfers(ctx context.Context, c *config.Config, stdout io.Writer, log *
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	var running errgroup.Group
-	running.Go(func() error {
-		defer stopWork() // a listener that fails ends the process
-		return server.Serve(manageCtx, management, handler, opt)
-	})
+	for _, m := range managed {
+		running.Go(func() error {
+			defer stopWork() // a listener that fails ends the process
+			return server.Serve(manageCtx, m.listener, m.handler, opt)
+		})
+	}
+	if probes != nil {
+		fmt.Fprintf(stdout, "probes on http://%s\n", probes.Addr())
+	}
 	fmt.Fprintf(stdout, "management on http://%s\n", management.Addr())
 	fmt.Fprintln(stdout, "waiting for transfers")
 	err = t.worker.Run(working)
