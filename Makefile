@@ -10,7 +10,7 @@ ARGS ?=
 # The end-to-end tests that say nothing of what is below: they run on every set-up. The others have their own.
 ON_SERVERS := ^Test(Kill|TwoProcesses|Transfer.*|OneProcess.*)$$
 
-.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench demo fuzz vuln clean services services-down
+.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench demo fuzz vuln clean docker-check image services services-down
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,8 @@ build: ## build bin/gantry
 run: build ## start a server on http://127.0.0.1:8080 with its data in ./data
 	./bin/gantry serve --listen 127.0.0.1:8080 --data ./data $(ARGS)
 
-test: ## all tests, with real servers: with the race detector, then the kill -9 loop on the real binary
-	scripts/test.sh $(MAKE) unit e2e
+test: ## all tests, with real servers: with the race detector, then the real binary, killed and in a cluster
+	scripts/test.sh $(MAKE) unit e2e docker-check
 
 unit: ## the tests of all packages, with the race detector
 	go test -race -timeout 40m $$(go list ./... | grep -v '/e2e$$')
@@ -34,6 +34,12 @@ e2e: ## the tests of the real binary, among them 200 times kill -9, on each set-
 
 e2e-cluster: ## three nodes and all that may befall them; the last line counts
 	@scripts/e2e-cluster.sh $(ARGS)
+
+docker-check: ## docker/ without a container engine: schemas, and the compose file's services as processes
+	scripts/docker-check.sh $(ARGS)
+
+image: ## the container image, with a Docker engine
+	docker build -f docker/Dockerfile -t gantry .
 
 services: ## start the real servers for tests and print where they are: eval "$(make -s services)"
 	@scripts/services up
