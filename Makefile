@@ -10,7 +10,7 @@ ARGS ?=
 # The end-to-end tests that say nothing of what is below: they run on every set-up. The others have their own.
 ON_SERVERS := ^Test(Kill|TwoProcesses|Transfer.*|OneProcess.*)$$
 
-.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench demo fuzz vuln clean docker-check image services services-down
+.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench demo fuzz vuln clean soak docker-check image services services-down
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,10 +30,13 @@ unit: ## the tests of all packages, with the race detector
 e2e: ## the tests of the real binary, among them 200 times kill -9, on each set-up
 	go test -timeout 15m ./e2e $(ARGS)
 	go test -timeout 15m ./e2e -run '$(ON_SERVERS)' -setup mariadb $(ARGS)
-	go test -timeout 15m ./e2e -skip '^TestChaos$$' -setup postgres $(ARGS)
+	go test -timeout 15m ./e2e -setup postgres $(ARGS)
 
 e2e-cluster: ## three nodes and all that may befall them; the last line counts
 	@scripts/e2e-cluster.sh $(ARGS)
+
+soak: ## an hour of random harm to a cluster of three nodes: ARGS='-for 10m -seed 7'
+	go test ./e2e -count=1 -timeout 0 -run '^TestChaos$$' -v -for 1h $(ARGS)
 
 docker-check: ## docker/ without a container engine: schemas, and the compose file's services as processes
 	scripts/docker-check.sh $(ARGS)

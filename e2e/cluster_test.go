@@ -20,7 +20,7 @@ import (
 // every file is downloaded and compared. `make e2e-cluster` counts its parts.
 func TestCluster(t *testing.T) {
 	seeded(t)
-	f := newFleet(t, 3, nil)
+	f := newFleet(t, 3)
 	f.start()
 	var files []finished
 	under := func(name string, clients int, fault func(t *testing.T)) {
@@ -311,7 +311,7 @@ func (s *server) must(t *testing.T, method, path string, header map[string]strin
 // database of others, do not start.
 func TestStoresOfNodes(t *testing.T) {
 	seeded(t)
-	f := newFleet(t, 3, nil)
+	f := newFleet(t, 3)
 	f.nodes[0].start()
 	refused := func(what, words string, env ...string) {
 		t.Helper()

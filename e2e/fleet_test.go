@@ -59,6 +59,7 @@ type fleet struct {
 	database    string // and Redis, as scripts/services calls them
 	redis       string
 	newDatabase func(t *testing.T) string
+	network     func(node int, what, host string) string // where a node finds what is at host; nil: there
 	storeDir    string
 	mu          sync.Mutex
 	rnd         *rand.Rand
@@ -66,36 +67,40 @@ type fleet struct {
 	address     func(node int, s testenv.Server) string // where a node finds a server; nil: where it is
 }
 
-// newFleet makes n nodes on servers of their own; start begins them. through may be nil, or say where a node
-// finds a server.
-func newFleet(t *testing.T, n int, through func(servers *testenv.Servers) func(node int, s testenv.Server) string) *fleet {
+// newFleet makes n nodes on servers of their own; start begins them.
+func newFleet(t *testing.T, n int, options ...func(f *fleet)) *fleet {
 	t.Helper()
 	database, redis := databaseAndRedis(t)
 	if *setup == "embedded" {
 		database, redis = testenv.MySQL, testenv.Redis
 	}
 	f := &fleet{t: t, database: serviceOf[database], redis: serviceOf[redis], storeDir: t.TempDir(), rnd: rand.New(rand.NewPCG(*seed, 99))}
-	servers := testenv.Private(t, f.database, f.redis, "rabbitmq")
-	f.servers = servers
-	f.address = func(_ int, s testenv.Server) string { return servers.Address(s) }
-	if through != nil {
-		f.address = through(servers)
+	for _, option := range options {
+		option(f)
+	}
+	f.servers = testenv.Private(t, f.database, f.redis, "rabbitmq")
+	// through is an address as a node has it, maybe behind a network of the test's.
+	through := func(node int, what, address string) string {
+		if f.network == nil {
+			return address
+		}
+		host := hostOf(address)
+		return strings.Replace(address, host, f.network(node, what, host), 1)
 	}
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("a secret of all nodes of this test\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.newDatabase = func(t *testing.T) string { return testenv.Database(t, database, servers.Address(database)) }
+	f.newDatabase = func(t *testing.T) string { return testenv.Database(t, database, f.servers.Address(database)) }
 	url := f.newDatabase(t)
 	for i := range n {
 		s := newBareServer(t, "--transfer-process", "--transfer-lease", leaseTTL.String(), "--staging-grace", "1s")
-		at := strings.Replace(url, hostOf(servers.Address(database)), hostOf(f.address(i, database)), 1)
 		s.env = []string{
-			"GANTRY_DATABASE=" + at,
-			"GANTRY_REDIS=" + f.address(i, redis),
-			"GANTRY_QUEUE=" + f.address(i, testenv.RabbitMQ),
+			"GANTRY_DATABASE=" + through(i, f.database, url),
+			"GANTRY_REDIS=" + through(i, f.redis, f.servers.Address(redis)),
+			"GANTRY_QUEUE=" + through(i, "rabbitmq", f.servers.Address(testenv.RabbitMQ)),
 			"GANTRY_STORE_DIR=" + f.storeDir,
-			"GANTRY_CLUSTER_ADDRESS=http://" + s.addr,
+			"GANTRY_CLUSTER_ADDRESS=" + through(i, "nodes", "http://"+s.addr),
 			"GANTRY_CLUSTER_SECRET_FILE=" + secret,
 		}
 		m := &member{server: s, management: s.manages()}
@@ -105,12 +110,8 @@ func newFleet(t *testing.T, n int, through func(servers *testenv.Servers) func(n
 	return f
 }
 
-// hostOf is the host and port in an address of whatever form.
+// hostOf is the host and port in a URL.
 func hostOf(address string) string {
-	if _, after, ok := strings.Cut(address, "tcp("); ok { // a data source name of MySQL's driver
-		host, _, _ := strings.Cut(after, ")")
-		return host
-	}
 	_, after, _ := strings.Cut(address, "://")
 	if i := strings.LastIndexByte(after, '@'); i >= 0 {
 		after = after[i+1:]
