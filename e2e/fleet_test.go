@@ -64,7 +64,6 @@ type fleet struct {
 	mu          sync.Mutex
 	rnd         *rand.Rand
 	clients     uint64
-	address     func(node int, s testenv.Server) string // where a node finds a server; nil: where it is
 }
 
 // newFleet makes n nodes on servers of their own; start begins them.

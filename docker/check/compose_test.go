@@ -19,6 +19,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"gantry/internal/testenv"
 )
 
 // load reads compose.yaml, validated by the schema of the Compose specification.
@@ -33,18 +35,6 @@ func load(t *testing.T) *types.Project {
 		t.Fatal(err)
 	}
 	return project
-}
-
-// need fails in CI, and is loud elsewhere, if something is missing.
-func need(t *testing.T, there bool, what string) {
-	t.Helper()
-	switch {
-	case there:
-	case os.Getenv("CI") == "true":
-		t.Fatalf("not tested: %s", what)
-	default:
-		t.Skipf("NOT TESTED: %s", what)
-	}
 }
 
 func TestCompose(t *testing.T) {
@@ -75,7 +65,7 @@ func TestComposeAsProcesses(t *testing.T) {
 		nginx = "/usr/sbin/nginx"
 		_, err = os.Stat(nginx)
 	}
-	need(t, err == nil, "nginx is not here (apt-get install nginx-light)")
+	testenv.Need(t, err == nil, "nginx is not here (apt-get install nginx-light)")
 	stack := newStack(t)
 	for _, name := range []string{"node1", "node2", "transfer1", "transfer2"} {
 		stack.start(name, stack.gantry, stack.project.Services[name].Command...)
@@ -162,47 +152,19 @@ func newStack(t *testing.T) *stack {
 	for i, name := range []string{"node1", "transfer1", "node2", "transfer2", "balancer"} {
 		s.addresses[name] = fmt.Sprintf("127.0.7.%d", i+1)
 		ln, err := net.Listen("tcp", s.addresses[name]+":0")
-		need(t, err == nil, "this machine has no loopback addresses but 127.0.0.1")
+		testenv.Need(t, err == nil, "this machine has no loopback addresses but 127.0.0.1")
 		ln.Close()
 	}
 	settings := string(read(t, filepath.Join(s.secrets, "gantry.yaml")))
-	for service, url := range servers(t) {
-		settings = regexp.MustCompile(`(?m)^`+service+`: .*$`).ReplaceAllLiteralString(settings, service+": "+url)
+	for setting, url := range map[string]string{
+		"database": testenv.Database(t, testenv.MySQL, testenv.Address(t, testenv.MySQL)),
+		"redis":    testenv.Address(t, testenv.Redis),
+		"queue":    testenv.Address(t, testenv.RabbitMQ),
+	} {
+		settings = regexp.MustCompile(`(?m)^`+setting+`: .*$`).ReplaceAllLiteralString(settings, setting+": "+url)
 	}
 	s.write(filepath.Join(s.secrets, "gantry.yaml"), settings)
 	return s
-}
-
-// servers are the settings for servers that scripts/services runs, with a database of the test's own.
-func servers(t *testing.T) map[string]string {
-	t.Helper()
-	address := func(variable string) string {
-		value := os.Getenv(variable)
-		need(t, value != "", variable+` is not set; make docker-check starts the servers`)
-		return value
-	}
-	// user:password@tcp(host:port)/
-	m := regexp.MustCompile(`^(.*)@tcp\((.*)\)/`).FindStringSubmatch(address("GANTRY_TEST_MYSQL"))
-	if m == nil {
-		t.Fatal("GANTRY_TEST_MYSQL is not as expected")
-	}
-	name := "gantry_compose_" + strings.ToLower(rand.Text())
-	user, password, _ := strings.Cut(m[1], ":")
-	host, port, _ := net.SplitHostPort(m[2])
-	sql := func(text string) {
-		cmd := exec.Command("mariadb", "--no-defaults", "-h"+host, "-P"+port, "-u"+user, "-e", text)
-		cmd.Env = append(os.Environ(), "MYSQL_PWD="+password)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v %s", text, err, out)
-		}
-	}
-	sql("CREATE DATABASE " + name)
-	t.Cleanup(func() { sql("DROP DATABASE " + name) })
-	return map[string]string{
-		"database": "mysql://" + m[1] + "@" + m[2] + "/" + name,
-		"redis":    address("GANTRY_TEST_REDIS"),
-		"queue":    address("GANTRY_TEST_RABBITMQ"),
-	}
 }
 
 func (s *stack) write(path, text string) {

@@ -44,7 +44,7 @@ var layers = []layer{
 	{"config", nil, "settings are plain values; packages have Options of their own"},
 	{"cmd/*", []string{"*"}, "the only place that wires things together"},
 	{"e2e", nil, "tests the binary from outside"},
-	{"docker/check", nil, "a module of its own, which knows files and processes"},
+	{"docker/check", []string{"internal/testenv"}, "a module of its own, which knows files and processes"},
 	{"bench", []string{"upload", "client"}, "a load generator is a client"},
 	{"bench/*", []string{"upload", "client", "bench/*"}, "a load generator is a client"},
 	{"scripts/*", nil, "small programs that scripts run"},
