@@ -10,7 +10,7 @@ ARGS ?=
 # The end-to-end tests that say nothing of what is below: they run on every set-up. The others have their own.
 ON_SERVERS := ^Test(Kill|TwoProcesses|Transfer.*|OneProcess.*)$$
 
-.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench demo fuzz vuln clean soak docker-check image services services-down
+.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench bench-many demo fuzz vuln clean soak docker-check image services services-down
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ layers: ## who may import whom, and the other rules of the house
 
 bench: ## compare with tusd and nginx on this machine: ARGS='-size 4GiB -rounds 5' (see bench/README.md)
 	scripts/bench.sh $(ARGS)
+
+bench-many: ## several nodes, and what databases and Redis cost: ARGS='-blobs 10000000' (see bench/README.md)
+	scripts/test.sh scripts/bench.sh -many -dirs /dev/shm $(ARGS)
 
 demo: ## the main job in a minute: upload, kill both ends, go on, compare, instant upload
 	scripts/demo.sh

@@ -118,20 +118,7 @@ func (b *bench) instants(ctx context.Context) (rows []string, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	var all []known
-	err = s.each(ctx, 1, 8, func(c *conn, _ int) error {
-		body := content(knownSize)
-		k, err := newKnown(slices.Concat(body...))
-		if err != nil {
-			return err
-		}
-		all = append(all, k)
-		_, _, err = c.do("POST", "/v1/files?name=known", "Content-Type: application/octet-stream\r\n", body)
-		return err
-	})
-	if err == nil {
-		err = s.drained(ctx)
-	}
+	all, err := b.knownContent(ctx, s)
 	if err == nil {
 		err = s.halt()
 	}
@@ -156,6 +143,24 @@ func (b *bench) instants(ctx context.Context) (rows []string, err error) {
 		return k.claim(c)
 	})
 	return []string{r.row(fmt.Sprintf("instant uploads (init and proof) with %d blobs in SQLite", b.blobs))}, err
+}
+
+// knownContent uploads some content, and waits until instant uploads may be made of it.
+func (b *bench) knownContent(ctx context.Context, s *server) (all []known, err error) {
+	err = s.each(ctx, 1, 8, func(c *conn, _ int) error {
+		body := content(knownSize)
+		k, err := newKnown(slices.Concat(body...))
+		if err != nil {
+			return err
+		}
+		all = append(all, k)
+		_, _, err = c.do("POST", "/v1/files?name=known", "Content-Type: application/octet-stream\r\n", body)
+		return err
+	})
+	if err == nil {
+		err = s.drained(ctx)
+	}
+	return all, err
 }
 
 // addBlobs puts rows of content that nobody asks for into the database of a stopped server.

@@ -31,6 +31,7 @@ type options struct {
 	servers []string      // which servers, in the order of the tables
 	only    []string      // parts of names of measurements; empty: all
 	limit   time.Duration // for everything
+	many    bool          // several nodes, and servers, in place of the comparison
 
 	gantry, tusd, nginx string // binaries
 }
@@ -56,6 +57,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.blobs, "blobs", 1_000_000, "how many blobs there are when instant uploads are counted")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.limit, "limit", 14*time.Minute, "no further measurement is begun after this time")
+	flags.BoolVar(&o.many, "many", false, "measure several nodes, and what databases and Redis cost, in place of comparing servers")
 	flags.StringVar(&o.gantry, "gantry", "bin/gantry", "the gantry binary")
 	flags.StringVar(&o.tusd, "tusd", "tusd", "the tusd binary")
 	flags.StringVar(&o.nginx, "nginx", "nginx", "the nginx binary")
@@ -113,6 +115,9 @@ type bench struct {
 	dir      string
 	out      io.Writer
 	deadline time.Time
+
+	env       []string // of Gantry
+	clustered bool     // Gantry's nodes are to find each other
 }
 
 func (b *bench) late() bool { return time.Now().After(b.deadline) }
@@ -122,6 +127,9 @@ func (b *bench) all(ctx context.Context, where string) error {
 		return err
 	}
 	fmt.Fprintf(b.out, "\n## %s\n\n", where)
+	if b.many {
+		return b.severalNodes(ctx)
+	}
 	if err := b.compare(ctx); err != nil {
 		return err
 	}

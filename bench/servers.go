@@ -46,7 +46,11 @@ func (b *bench) startIn(ctx context.Context, name, dir string, args ...string) (
 	switch name {
 	case "gantry":
 		args = append([]string{"serve", "--listen", s.addr, "--management", s.management, "--data", dir, "--min-free", "64MiB", "--log-level", "warn"}, args...)
+		if b.clustered {
+			args = append(args, "--cluster-address", "http://"+s.addr)
+		}
 		s.cmd = exec.CommandContext(ctx, b.gantry, args...)
+		s.cmd.Env = append(os.Environ(), b.env...)
 	case "tusd":
 		s.cmd = exec.CommandContext(ctx, b.tusd, "-host", "127.0.0.1", "-port", port, "-upload-dir", dir, "-base-path", "/files/",
 			"-show-greeting=false", "-show-startup-logs=false", "-verbose=false", "-expose-metrics=false")
