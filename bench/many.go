@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"golang.org/x/sync/errgroup"
 
 	"gantry/upload"
 )
@@ -139,12 +140,16 @@ func (b *bench) severalNodes(ctx context.Context) error {
 
 // latency is chunks, status and init of one node on each set-up.
 func (b *bench) latency(ctx context.Context) error {
-	fmt.Fprintf(b.out, "\n| one node on | chunk of 1 MiB, 1 connection | status of 10,000 chunks, 1 connection | status, 4 connections | init, 16 connections |\n|---|--:|--:|--:|--:|\n")
+	fmt.Fprintf(b.out, "\n| one node on | chunk of 1 MiB, 1 connection | status of 10,000 chunks on its node | on another node | init, 16 connections |\n|---|--:|--:|--:|--:|\n")
 	samples := map[string][4][]rates{}
 	for range b.rounds {
 		for _, name := range setupNames {
-			err := b.on(ctx, name, 1, func(_ *setup, nodes []*server) error {
-				s := nodes[0]
+			count := 2
+			if name == setupNames[0] {
+				count = 1
+			}
+			err := b.on(ctx, name, count, func(_ *setup, nodes []*server) error {
+				s, other := nodes[0], nodes[len(nodes)-1]
 				all := samples[name]
 				u, err := s.open(ctx, upload.MaxChunks*upload.MinChunkSize, upload.MinChunkSize)
 				if err != nil {
@@ -155,19 +160,28 @@ func (b *bench) latency(ctx context.Context) error {
 					_, _, err := c.do("GET", "/v1/uploads/"+u.ID, "", nil)
 					return err
 				}
+				chunk := func(c *conn) error {
+					index++
+					return u.put(c, index)
+				}
 				for i, one := range []struct {
+					at          *server
 					connections int
 					do          func(c *conn) error
 				}{
-					{1, func(c *conn) error { index++; return u.put(c, index) }},
-					{1, status},
-					{4, status},
-					{16, func(c *conn) error {
+					{s, 1, chunk},
+					{s, 1, status},
+					{other, 1, status},
+					{s, 16, func(c *conn) error {
 						return c.doJSON("POST", "/v1/uploads", map[string]any{"name": "a", "size": 100}, nil)
 					}},
 				} {
-					r, err := s.rate(ctx, one.connections, one.do)
-					if err != nil {
+					done := func() error { return nil }
+					if one.at == other && other != s { // which believes what it finds for two seconds
+						done = s.often(ctx, chunk)
+					}
+					r, err := one.at.rate(ctx, one.connections, one.do)
+					if err = errors.Join(err, done()); err != nil {
 						return err
 					}
 					all[i] = append(all[i], r)
@@ -189,6 +203,35 @@ func (b *bench) latency(ctx context.Context) error {
 		fmt.Fprintln(b.out)
 	}
 	return nil
+}
+
+// often does something twice a second until it is told to end.
+func (s *server) often(ctx context.Context, do func(c *conn) error) (done func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var group errgroup.Group
+	group.Go(func() error {
+		c, err := dial(ctx, s.addr)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if err := do(c); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
+	return func() error {
+		cancel()
+		return group.Wait()
+	}
 }
 
 // spray sends an upload's chunks over four connections to each node, each chunk to any of them.
