@@ -1,7 +1,13 @@
 package redis
 
 import (
+	"flag"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gomodule/redigo/redis"
 
@@ -145,5 +151,95 @@ func BenchmarkPing(b *testing.B) {
 		if err := v.Ping(b.Context()); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+var openUploads = flag.Int("uploads", 20_000, "how many uploads are open in BenchmarkOpenUploads; the figures in the docs are for 1000000")
+
+// BenchmarkOpenUploads has very many uploads open, of a thousand chunks and a hundred owners each, as init begins
+// them, and puts them back after Redis was emptied, as the owner node does.
+func BenchmarkOpenUploads(b *testing.B) {
+	server := testenv.Private(b, "redis")
+	v := newView(b, server.Address(testenv.Redis), Options{})
+	n := *openUploads
+	specs := make([]*upload.Spec, n)
+	for i := range specs {
+		spec := chunkstoretest.NewSpec(1000<<20, 1<<20)
+		spec.Owner, spec.Key, spec.Path = fmt.Sprintf("owner %d", i%100), fmt.Sprintf("key %d", i), "projects/2026/reports/quarterly"
+		specs[i] = &spec
+	}
+	received := chunkstoretest.NewOwner(1000)
+	for index := range 500 {
+		received.Take(2 * index)
+	}
+	truth := func(spec *upload.Spec) func(string) (upload.Upload, time.Duration, error) {
+		return func(string) (upload.Upload, time.Duration, error) {
+			u := received.Upload()
+			u.Spec = *spec
+			return u, 24 * time.Hour, nil
+		}
+	}
+	used := func() int64 {
+		var bytes int64
+		reply, err := redis.Values(at(b, v, "any", "MEMORY", "STATS"), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := 0; i < len(reply); i += 2 {
+			if name, _ := redis.String(reply[i], nil); name == "total.allocated" {
+				bytes, _ = redis.Int64(reply[i+1], nil)
+			}
+		}
+		return bytes
+	}
+	all := func(what string, do func(spec *upload.Spec) error) {
+		var next atomic.Int64
+		var group sync.WaitGroup
+		begun := time.Now()
+		for range 16 {
+			group.Go(func() {
+				for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+					if err := do(specs[i]); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		b.ReportMetric(float64(n)/time.Since(begun).Seconds(), what+"/s")
+	}
+	one := func(what string, do func(i int) error) {
+		const times = 5000
+		took := make([]time.Duration, times)
+		for i := range took {
+			begun := time.Now()
+			if err := do(i * 7919 % n); err != nil {
+				b.Fatal(err)
+			}
+			took[i] = time.Since(begun)
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[times/2].Microseconds()), what+"-p50-µs")
+		b.ReportMetric(float64(took[times*99/100].Microseconds()), what+"-p99-µs")
+	}
+	for b.Loop() {
+		before := used()
+		all("begin", func(spec *upload.Spec) error { return v.Begin(b.Context(), spec, 24*time.Hour) })
+		b.ReportMetric(float64(used()-before)/float64(n), "B/upload")
+		one("mark", func(i int) error { return v.Mark(b.Context(), specs[i].ID, 0, truth(specs[i])) })
+		one("get", func(i int) error {
+			if err := v.Mark(b.Context(), specs[i].ID, 2, truth(specs[i])); err != nil {
+				return err
+			}
+			_, err := v.Get(b.Context(), specs[i].ID)
+			return err
+		})
+		one("list", func(i int) error {
+			_, err := v.List(b.Context(), specs[i].Owner, "", 100)
+			return err
+		})
+		server.Do("flush", "redis")
+		all("put-back", func(spec *upload.Spec) error { return v.Put(b.Context(), spec.ID, truth(spec)) })
 	}
 }

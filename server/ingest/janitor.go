@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"gantry/meta"
 	"gantry/store"
 	"gantry/upload"
@@ -50,14 +52,23 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// putAllBack makes all open uploads of this node known anew.
+// putAllBack makes all open uploads of this node known anew, several at a time: each waits for the view once or
+// twice, and there may be a hundred thousand.
 func (s *Service) putAllBack(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
 	for u := range s.Staging.All() {
-		if err := s.View.Put(ctx, u.ID, s.truth); err != nil && !errors.Is(err, upload.NotFound) {
-			return err
+		if ctx.Err() != nil {
+			break
 		}
+		group.Go(func() error {
+			if err := s.View.Put(ctx, u.ID, s.truth); err != nil && !errors.Is(err, upload.NotFound) {
+				return err
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // clean is the janitor: it looks once per Options.Janitor until ctx is done. What fails is logged and
