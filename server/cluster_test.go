@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"gantry/chunkstore"
 	"gantry/chunkstore/disk"
 	"gantry/chunkstore/memory"
 	"gantry/internal/vfs"
@@ -188,7 +189,8 @@ func TestPassedOnProblems(t *testing.T) {
 	}
 	// An address that leads back here: no loop, the request says for whom it is.
 	peers.set("n0", via.url)
-	via.do("GET", path, nil).want(t, 503, "unavailable")
+	via.do("DELETE", path, nil).want(t, 503, "unavailable")
+	via.do("GET", path, nil).want(t, 200, "") // what all nodes know needs nobody
 }
 
 // Only nodes with the secret are believed, in both directions.
@@ -238,8 +240,9 @@ func TestSignatureIsNotReusable(t *testing.T) {
 	defer serving.Wait()
 	defer tap.Close()
 	o := nodes[0].init(object{"name": "a", "size": mib})
+	path := "/v1/uploads/" + o.ID + "/content"
 	peers.set("n0", "http://"+l.Addr().String())
-	nodes[1].do("GET", "/v1/uploads/"+o.ID, nil).want(t, 503, "unavailable")
+	nodes[1].do("GET", path, nil).want(t, 503, "unavailable")
 	signed := func(r *http.Request) (all []string) {
 		for name, values := range r.Header {
 			if strings.HasPrefix(name, "Gantry-") {
@@ -249,12 +252,12 @@ func TestSignatureIsNotReusable(t *testing.T) {
 		return all
 	}
 	headers := signed(<-seen)
-	nodes[0].do("GET", "/v1/uploads/"+o.ID, nil, headers...).want(t, 200, "")
+	nodes[0].do("GET", path, nil, headers...).want(t, 416, "range_not_satisfiable")
 	nodes[0].do("DELETE", "/v1/uploads/"+o.ID, nil, headers...).want(t, 401, "unauthenticated")
 	nodes[0].do("GET", "/v1/files", nil, headers...).want(t, 401, "unauthenticated")
-	nodes[2].do("GET", "/v1/uploads/"+o.ID, nil, headers...).want(t, 503, "unavailable")
+	nodes[2].do("GET", path, nil, headers...).want(t, 503, "unavailable")
 	nodes[0].clock.advance(2 * time.Minute)
-	nodes[0].do("GET", "/v1/uploads/"+o.ID, nil, headers...).want(t, 401, "unauthenticated")
+	nodes[0].do("GET", path, nil, headers...).want(t, 401, "unauthenticated")
 }
 
 // Bodies are passed on as they come, and a client that goes away in the middle leaves nothing.
@@ -297,4 +300,30 @@ func TestBodiesStreamThrough(t *testing.T) {
 	sending.Wait()
 	nodes[1].do("PUT", path, bytes.NewReader(data)).want(t, 204, "") // takes over
 	nodes[1].json("POST", "/v1/uploads/"+o.ID+"/complete", `{"sha1":"`+sha1Hex(data)+`"}`).want(t, 201, "")
+}
+
+// blindView is a node's view that no longer knows uploads, only their keys.
+type blindView struct{ chunkstore.View }
+
+func (blindView) Get(context.Context, string) (upload.Upload, error) {
+	return upload.Upload{}, upload.Errorf(upload.NotFound, "", "", "not surely known")
+}
+
+// An init that is repeated at another node is answered by the one that has the upload, where only that can tell.
+func TestKeyOfAnotherNode(t *testing.T) {
+	t.Parallel()
+	nodes, peers := newCluster(t, 2, nil)
+	nodes[1].service.View = blindView{nodes[1].service.View}
+	begin := func(n *node, name string) answered {
+		return n.do("POST", "/v1/uploads", strings.NewReader(`{"name":"`+name+`","size":2097152,"metadata":{"k":"v"}}`),
+			"Content-Type: application/json", "Idempotency-Key: k")
+	}
+	first := begin(nodes[0], "a").want(t, 201, "")
+	second := begin(nodes[1], "a").want(t, 201, "")
+	if id := decodeJSON[uploadJSON](t, first.body).ID; decodeJSON[uploadJSON](t, second.body).ID != id || second.header.Get("Location") != "/v1/uploads/"+id {
+		t.Errorf("begun again: %s %s, first %s", second.body, second.header.Get("Location"), first.body)
+	}
+	begin(nodes[1], "b").want(t, 422, "idempotency_key_reused")
+	peers.set("n0", "http://127.0.0.1:1")
+	begin(nodes[1], "a").want(t, 503, "unavailable")
 }

@@ -160,7 +160,7 @@ var openUploads = flag.Int("uploads", 20_000, "how many uploads are open in Benc
 // them, and puts them back after Redis was emptied, as the owner node does.
 func BenchmarkOpenUploads(b *testing.B) {
 	server := testenv.Private(b, "redis")
-	v := newView(b, server.Address(testenv.Redis), Options{})
+	v := newView(b, server.Address(testenv.Redis), Options{Timeout: 10 * time.Second}) // it forks while it is filled
 	n := *openUploads
 	specs := make([]*upload.Spec, n)
 	for i := range specs {
