@@ -68,7 +68,7 @@ func (b *bench) costs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	const files, chunks = 50, 64
 	return b.on(ctx, setupNames[1], 1, func(st *setup, nodes []*server) error {
 		s := nodes[0]

@@ -55,7 +55,7 @@ func newSetup(ctx context.Context, name string) (*setup, error) {
 		return nil, errors.Join(err, server.Close())
 	}
 	location := url.URL{Scheme: "mysql", Path: "/" + database}
-	own := address // of the new database, as its driver has it
+	var own string // the new database, as its driver has it
 	if driver == "pgx" {
 		u, err := url.Parse(address)
 		if err != nil {
@@ -247,7 +247,8 @@ func (u *uploading) spray(ctx context.Context, nodes []*server) error {
 			conns[i] = c
 		}
 		for index := lane; index < u.Count; index += 4 {
-			if err := u.put(conns[mathrand.IntN(len(conns))], index); err != nil {
+			node := mathrand.IntN(len(conns)) //nolint:gosec // a balancer's choice is no secret
+			if err := u.put(conns[node], index); err != nil {
 				return err
 			}
 		}

@@ -81,6 +81,8 @@ type Member struct {
 	leading upload.Lease // zero: another node leads
 	until   time.Time    // by this process's clock; monotonic
 
+	disowned map[string]int64 // the epochs of nodes that have no lease any more; only Run uses it
+
 	looking chan struct{} // has room while nobody looks for a node that is not known
 }
 
@@ -97,7 +99,7 @@ func Join(ctx context.Context, opt Options, db DB) (*Member, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, upload.Wrap(upload.Invalid, op, opt.Node, err)
 	}
-	m := &Member{opt: opt.withDefaults(), db: db, nodes: map[string]meta.Node{}, heard: map[string]heard{}, looking: make(chan struct{}, 1)}
+	m := &Member{opt: opt.withDefaults(), db: db, nodes: map[string]meta.Node{}, heard: map[string]heard{}, disowned: map[string]int64{}, looking: make(chan struct{}, 1)}
 	if err := m.refuse(ctx); err != nil {
 		return nil, upload.Wrap(upload.Unavailable, op, opt.Node, err)
 	}
@@ -202,7 +204,9 @@ func (m *Member) leave(ctx context.Context) {
 }
 
 // name is this process as the owner of leases: after a restart it is another.
-func (m *Member) name() string { return fmt.Sprintf("%s/%d", m.opt.Node, m.epoch) }
+func (m *Member) name() string { return nameOf(m.opt.Node, m.epoch) }
+
+func nameOf(node string, epoch int64) string { return fmt.Sprintf("%s/%d", node, epoch) }
 
 func (m *Member) round(ctx context.Context) error {
 	if err := m.db.Beat(ctx, m.opt.Node, m.epoch, m.opt.Now()); err != nil {
@@ -216,7 +220,7 @@ func (m *Member) round(ctx context.Context) error {
 	}
 	fence, ok := m.lead(ctx)
 	if !ok {
-		return nil
+		return m.disown(ctx)
 	}
 	for _, node := range m.away() {
 		n, err := m.db.Strand(ctx, fence, node, m.opt.Now())
@@ -255,6 +259,20 @@ func (m *Member) lookAfter(ctx context.Context, asked time.Time) error {
 		return nil
 	}
 	return m.look(ctx)
+}
+
+// disown takes the lease from nodes that are away. It ends by itself, but by their clock, which may have been ahead.
+func (m *Member) disown(ctx context.Context) error {
+	for _, n := range m.away() {
+		if m.disowned[n.ID] == n.Epoch {
+			continue
+		}
+		if err := m.db.ReleaseLease(ctx, JanitorLease, nameOf(n.ID, n.Epoch)); err != nil {
+			return err
+		}
+		m.disowned[n.ID] = n.Epoch
+	}
+	return nil
 }
 
 // look reads the registry.

@@ -299,3 +299,37 @@ func TestAlone(t *testing.T) {
 		t.Error(nodes, err)
 	}
 }
+
+// Fault 24: a leader whose clock was an hour ahead dies. The others lead long before its lease is over by their clocks; one
+// whose clock is behind leads too. Nobody is stranded because of a clock.
+func TestFault24ClocksOfNodes(t *testing.T) {
+	t.Parallel()
+	db := openDB(t)
+	shifted := func(id string, by time.Duration, db cluster.DB) *member {
+		c, err := cluster.Join(t.Context(), cluster.Options{
+			Node: id, Address: "http://" + id, Beat: 5 * time.Millisecond, AwayAfter: time.Second, LeaseTTL: 300 * time.Millisecond,
+			Now: func() time.Time { return time.Now().Add(by) },
+		}, db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		m := &member{Member: c, t: t, stop: cancel}
+		m.done.Go(func() { m.err = c.Run(ctx) })
+		t.Cleanup(m.end)
+		return m
+	}
+	leads := func(m *member) func() bool {
+		return func() bool { _, ok := m.Lead(); return ok }
+	}
+	dying := &mute{DB: db}
+	ahead := shifted("ahead", time.Hour, dying)
+	eventually(t, "it leads", leads(ahead))
+	behind := shifted("behind", -time.Hour, db)
+	f := commit(t, db, "behind")
+	dying.mute(true)
+	eventually(t, "another leads", leads(behind))
+	if b, err := db.Blob(t.Context(), f.BlobID); err != nil || b.State != upload.BlobLive {
+		t.Errorf("what a node has that is alive: %v, %v", b.State, err)
+	}
+}
