@@ -138,6 +138,22 @@ func (p *process) end(sig os.Signal) {
 	}
 }
 
+// waitEnd waits until the process ends by itself, and has said why.
+func (p *process) waitEnd(words string) {
+	p.t.Helper()
+	p.mu.Lock()
+	done := p.done
+	p.mu.Unlock()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		p.t.Fatalf("gantry %s goes on", p.args[0])
+	}
+	if text := p.logTail(); !strings.Contains(text, words) {
+		p.t.Errorf("gantry %s does not say %q: %s", p.args[0], words, text)
+	}
+}
+
 // signal sends a signal that does not end the process.
 func (p *process) signal(sig os.Signal) {
 	p.mu.Lock()
