@@ -198,10 +198,11 @@ const benchFiles = 200_000
 func filledServer(b *testing.B, kind string, n int) *DB {
 	b.Helper()
 	name := newName()
-	driver, address := "pgx", testenv.Address(b, testenv.Postgres)
+	driver, at := "pgx", testenv.Postgres
 	if kind == onMySQL.name {
-		driver, address = "mysql", testenv.Address(b, testenv.MySQL)
+		driver, at = "mysql", testenv.MySQL
 	}
+	address := testenv.Address(b, at)
 	server := adminOf(b, driver, address)
 	_, err := server.Exec("CREATE DATABASE " + name)
 	must(b, err)

@@ -6,10 +6,12 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jmoiron/sqlx"
 
 	"gantry/upload"
@@ -138,10 +140,24 @@ func openServer(ctx context.Context, database string, opt Options) (_ *DB, err e
 		}
 		copies = append(copies, c)
 	}
-	if err := migrate(ctx, writing, d, opt.Log); err != nil {
+	if err := untilThere(ctx, d, opt.Log, func() error { return migrate(ctx, writing, d, opt.Log) }); err != nil {
 		return nil, err
 	}
 	return start(ctx, writing, reading, copies, d, opt), nil
+}
+
+// untilThere waits for a server that is away, as calls do later: a node may start while the server does.
+func untilThere(ctx context.Context, d dialect, log *slog.Logger, do func() error) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := do()
+		if err != nil && d.kind(err) != upload.Unavailable {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, RandomizationFactor: 0.5, MaxInterval: 2 * time.Second}),
+		backoff.WithMaxElapsedTime(d.patience),
+		backoff.WithNotify(func(err error, _ time.Duration) { log.Warn("the database cannot be reached; trying again", "error", err) }))
+	return err
 }
 
 // Identity is the name that a database on a server was given when it was made: by it a node knows that the

@@ -404,3 +404,34 @@ func TestOvertaken(t *testing.T) {
 		}
 	})
 }
+
+// A node that starts while the server does waits for it, and says so; with a wrong password it does not.
+func TestOpenWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"mysql", "postgres"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, address := started(t, name)
+			server.Do("kill", name)
+			if _, err := Open(t.Context(), address, Options{patience: 300 * time.Millisecond}); !errors.Is(err, upload.Unavailable) {
+				t.Errorf("of a server that is not there: %v", err)
+			}
+			var starting sync.WaitGroup
+			starting.Go(func() {
+				time.Sleep(500 * time.Millisecond)
+				server.Do("start", name)
+			})
+			openURL(t, address, Options{patience: time.Minute})
+			starting.Wait()
+
+			wrong, err := url.Parse(address)
+			must(t, err)
+			wrong.User = url.UserPassword(wrong.User.Username(), "wrong")
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if _, err := Open(ctx, wrong.String(), Options{patience: time.Minute}); err == nil || ctx.Err() != nil {
+				t.Errorf("with a wrong password: %v", err)
+			}
+		})
+	}
+}
