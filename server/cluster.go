@@ -30,6 +30,14 @@ func originOf(c echo.Context) *forward.Origin {
 	return from
 }
 
+// clientOf is the address that a request comes from in the first place.
+func clientOf(c echo.Context) string {
+	if from := originOf(c); from != nil {
+		return from.Client
+	}
+	return c.Request().RemoteAddr
+}
+
 // owner is on whose behalf the request is.
 func (s *Server) owner(c echo.Context) string {
 	if from := originOf(c); from != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -300,6 +301,53 @@ func TestBodiesStreamThrough(t *testing.T) {
 	sending.Wait()
 	nodes[1].do("PUT", path, bytes.NewReader(data)).want(t, 204, "") // takes over
 	nodes[1].json("POST", "/v1/uploads/"+o.ID+"/complete", `{"sha1":"`+sha1Hex(data)+`"}`).want(t, 201, "")
+}
+
+// records keeps what is logged.
+type records struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *records) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *records) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+// The node that answers a request that was passed on logs the client's address, and not the other node's.
+func TestClientIsKnownBehindAnotherNode(t *testing.T) {
+	t.Parallel()
+	nodes, peers := newCluster(t, 2, nil)
+	var log records
+	behind := New(nodes[0].service, Options{
+		Node: "n0", Forward: nodes[0].server.opt.Forward, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	peers.set("n0", serveHandler(t, behind.Handler()).url)
+	o := nodes[0].init(object{"name": "a", "size": mib})
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}).DialContext, DisableKeepAlives: true,
+	}}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, nodes[1].url+"/v1/uploads/"+o.ID+"/chunks/0", bytes.NewReader(random(mib)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for deadline := time.Now().Add(testWait); !strings.Contains(log.String(), "status=204 client=127.0.0.9:"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("answered %d, logged %s", resp.StatusCode, log.String())
+		}
+	}
 }
 
 // blindView is a node's view that no longer knows uploads, only their keys.

@@ -193,5 +193,5 @@ func (f *front) logFailure(c echo.Context, status int, requestID string, err err
 	}
 	f.log.LogAttrs(ctx, level, "request failed",
 		slog.String("method", c.Request().Method), slog.String("route", c.Path()),
-		slog.Int("status", status), slog.String("request_id", requestID), slog.Any("error", err))
+		slog.Int("status", status), slog.String("client", clientOf(c)), slog.String("request_id", requestID), slog.Any("error", err))
 }

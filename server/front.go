@@ -86,7 +86,7 @@ func (f *front) around(next echo.HandlerFunc) echo.HandlerFunc {
 		f.metrics.observe(c, kindOf(err), start)
 		if f.log.Enabled(r.Context(), slog.LevelDebug) {
 			f.log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
-				slog.Int("status", w.Status), slog.Duration("duration", time.Since(start)), slog.String("request_id", h.Get(headerRequestID)))
+				slog.Int("status", w.Status), slog.String("client", clientOf(c)), slog.Duration("duration", time.Since(start)), slog.String("request_id", h.Get(headerRequestID)))
 		}
 		if cut {
 			panic(http.ErrAbortHandler) // net/http's way of cutting a connection

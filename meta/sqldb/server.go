@@ -156,7 +156,9 @@ func untilThere(ctx context.Context, d dialect, log *slog.Logger, do func() erro
 		return struct{}{}, err
 	}, backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, RandomizationFactor: 0.5, MaxInterval: 2 * time.Second}),
 		backoff.WithMaxElapsedTime(d.patience),
-		backoff.WithNotify(func(err error, _ time.Duration) { log.Warn("the database cannot be reached; trying again", "error", err) }))
+		backoff.WithNotify(func(err error, _ time.Duration) {
+			log.Warn("the database cannot be reached; trying again", "error", err)
+		}))
 	return err
 }
 
