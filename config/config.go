@@ -38,7 +38,7 @@ type Config struct {
 	Database           Secret        `koanf:"database" help:"mysql://USER:PASSWORD@HOST/NAME or postgres://… for several nodes; empty: SQLite in the data directory"`
 	Replicas           Secret        `koanf:"database_replicas" help:"URLs of read replicas of the database, separated by commas; listings come from them"`
 	StoreDir           string        `koanf:"store_dir" help:"directory of the local store; nodes of a cluster need one on a file system that all of them have; empty: in the data directory"`
-	ClusterAddress     URL           `koanf:"cluster_address" help:"where other nodes reach this one, as http://10.0.0.5:8080; makes it a node of a cluster; none: it is alone"`
+	ClusterAddress     string        `koanf:"cluster_address" help:"where other nodes reach this one, as http://10.0.0.5:8080; makes it a node of a cluster; none: it is alone"`
 	ClusterSecretFile  string        `koanf:"cluster_secret_file" help:"file with the secret by which the nodes of a cluster know each other"`
 	TokenFile          string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
 	MaxSize            Bytes         `koanf:"max_size" help:"the largest file taken"`
@@ -325,9 +325,9 @@ func (c *Config) validateCluster(refuse func(format string, args ...any)) {
 		}
 		return
 	}
-	u, err := url.Parse(string(c.ClusterAddress))
+	u, err := url.Parse(c.ClusterAddress)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		refuse("cluster_address: %s is not where other nodes can reach this one. Write a URL like http://10.0.0.5:8080", c.ClusterAddress)
+		refuse("cluster_address: %q is not where other nodes can reach this one. Write a URL like http://10.0.0.5:8080", c.ClusterAddress)
 	}
 	for _, needed := range []struct{ name, value, why string }{
 		{"database", string(c.Database), "the URL of the database that all nodes have"},

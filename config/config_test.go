@@ -171,3 +171,39 @@ func TestLoopback(t *testing.T) {
 		}
 	}
 }
+
+// A node of a cluster has all that the nodes share, or is told what it lacks.
+func TestClusterNeedsWhatNodesShare(t *testing.T) {
+	whole := map[string]string{
+		"cluster-address": "http://10.0.0.5:8080", "cluster-secret-file": "secret", "store-dir": "/mnt/store",
+		"database": "mysql://gantry:pass@db/gantry", "redis": "redis://redis:6379",
+	}
+	flags := func(without, instead string) (args []string) {
+		for name, value := range whole {
+			if name != without {
+				args = append(args, "--"+name+"="+value)
+			}
+		}
+		if instead != "" {
+			args = append(args, "--"+without+"="+instead)
+		}
+		return args
+	}
+	if c, err := load(t, nil, flags("", "")...); err != nil || c.ClusterAddress != "http://10.0.0.5:8080" {
+		t.Fatalf("a whole one: %v", err)
+	}
+	for _, name := range []string{"database", "redis", "store-dir", "cluster-secret-file"} {
+		key := strings.ReplaceAll(name, "-", "_")
+		if _, err := load(t, nil, flags(name, "")...); err == nil || !strings.HasPrefix(err.Error(), key+": ") {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	if _, err := load(t, nil, flags("cluster-address", "")...); err == nil || !strings.Contains(err.Error(), "there is no cluster") {
+		t.Errorf("a secret without a cluster: %v", err)
+	}
+	for _, address := range []string{"10.0.0.5:8080", "ftp://x", "http://", "http://x/path", "http://user:pass@x", "http://x?y=z"} {
+		if _, err := load(t, nil, flags("cluster-address", address)...); err == nil || !strings.Contains(err.Error(), "cluster_address") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

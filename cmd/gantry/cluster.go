@@ -39,7 +39,7 @@ func (n *node) join(ctx context.Context, c *config.Config, log *slog.Logger) (er
 	if err := writeDurably(filepath.Join(storeDir(c), storeMark+n.id), id+"\n"); err != nil {
 		return err
 	}
-	n.member, err = cluster.Join(ctx, cluster.Options{Node: n.id, Address: string(c.ClusterAddress), Log: log}, n.db)
+	n.member, err = cluster.Join(ctx, cluster.Options{Node: n.id, Address: c.ClusterAddress, Log: log}, n.db)
 	if err != nil {
 		return err
 	}

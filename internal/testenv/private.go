@@ -17,6 +17,11 @@ type Servers struct {
 	dir    string
 }
 
+// serverOf is the kind of a server by the name that scripts/services has for it.
+var serverOf = map[string]Server{
+	"mysql": MySQL, "mysql-replica": MySQLReplica, "postgres": Postgres, "redis": Redis, "redis-cluster": RedisCluster, "rabbitmq": RabbitMQ,
+}
+
 // Private starts servers for one test, by the names that scripts/services knows, and stops them when it
 // ends.
 func Private(t testing.TB, names ...string) *Servers {
@@ -42,6 +47,9 @@ func Private(t testing.TB, names ...string) *Servers {
 		}
 	})
 	out, err = s.command(append([]string{"up"}, names...)...).CombinedOutput()
+	for _, name := range names {
+		note(t, serverOf[name], err == nil)
+	}
 	if err != nil {
 		Need(t, false, "servers do not start: "+string(out))
 	}
