@@ -66,7 +66,7 @@ bench: ## compare with tusd and nginx on this machine: ARGS='-size 4GiB -rounds 
 	scripts/bench.sh $(ARGS)
 
 bench-many: ## several nodes, and what databases and Redis cost: ARGS='-blobs 10000000' (see bench/README.md)
-	scripts/test.sh scripts/bench.sh -many -dirs /dev/shm $(ARGS)
+	scripts/bench.sh -many -dirs /dev/shm $(ARGS)
 
 demo: ## the main job in a minute: upload, kill both ends, go on, compare, instant upload
 	scripts/demo.sh

@@ -44,7 +44,7 @@ func newSetup(ctx context.Context, name string) (*setup, error) {
 	}
 	queue := os.Getenv("GANTRY_TEST_RABBITMQ")
 	if address == "" || redis == "" || queue == "" {
-		return nil, errors.New("the servers are not there: make bench-many starts them")
+		return nil, errors.New("the servers are not there: scripts/bench.sh -many starts them")
 	}
 	server, err := sql.Open(driver, address)
 	if err != nil {

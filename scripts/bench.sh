@@ -9,7 +9,8 @@ tools=${XDG_CACHE_HOME:-$HOME/.cache}/gantry-bench
 tusd=$tools/tusd-$TUSD_VERSION
 mkdir -p "$tools"
 
-case " $* " in *" -many "*) # no other servers
+case " $* " in *" -many "*) # no other servers, but databases, Redis and RabbitMQ
+	if [ -z "${GANTRY_TEST_MYSQL:-}" ]; then exec scripts/test.sh "$0" "$@"; fi
 	make -s build
 	go build -trimpath -o "$tools/bench" ./bench
 	exec "$tools/bench" -gantry bin/gantry "$@"
