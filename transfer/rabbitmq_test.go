@@ -28,7 +28,7 @@ func (r *rig) useBroker(url string, log *slog.Logger) (prefix string) {
 	r.t.Helper()
 	opt := rabbitmq.Options{
 		URL: url, Prefix: "test." + strings.ToLower(rand.Text()[:10]), Log: log,
-		MaxBackoff: 300 * time.Millisecond, RetryDelay: 100 * time.Millisecond, HoldTime: 2 * time.Second,
+		MaxBackoff: 300 * time.Millisecond, RetryDelay: 100 * time.Millisecond, HoldTime: 2 * time.Second, LookTime: time.Second,
 	}
 	publisher := must(rabbitmq.NewPublisher(context.Background(), opt))(r.t)
 	r.t.Cleanup(func() { _ = publisher.Close() })

@@ -101,9 +101,13 @@ func (c *Consumer) session(ctx context.Context, s *session, node string, n *name
 	c.state.connected()
 	c.metrics.connected.Set(1)
 	c.opt.Log.Info("waiting for messages from the queue", "broker", c.opt.address(), "queue", n.work)
-	d := &deliverer{opt: &c.opt, metrics: c.metrics, session: s, names: n}
+	d := &deliverer{opt: &c.opt, metrics: c.metrics, session: s, names: n, workers: workers}
 	return d.run(ctx, deliveries, messages)
 }
+
+// errDeaf ends a session to which the broker delivers nothing although it should. It happens when a queue is deleted and made
+// again in the moment in which the consumer comes: the broker then forgets to end the consumer.
+var errDeaf = errors.New("messages wait in the queue, and the broker does not deliver them")
 
 // deliverer hands the messages of one session to workers.
 type deliverer struct {
@@ -111,13 +115,19 @@ type deliverer struct {
 	metrics *metrics
 	session *session
 	names   *names
+	workers int          // how many messages the broker delivers before one is settled
+	held    atomic.Int64 // delivered and not settled
 
 	publishing sync.Mutex // session.publish is for one at a time
 }
 
 // run returns nil when ctx is done.
 func (d *deliverer) run(ctx context.Context, deliveries <-chan amqp.Delivery, messages chan<- *message) error {
-	var waiting []*message // for a worker, in the order in which they came; at most as many as there are workers
+	tick := time.NewTicker(d.opt.LookTime)
+	defer tick.Stop()
+	looked := make(chan look, 1)
+	quiet, looking := false, false // nothing came since the last look, though messages waited
+	var waiting []*message         // for a worker, in the order in which they came; at most as many as there are workers
 	for {
 		var free chan<- *message
 		var first *message
@@ -135,14 +145,42 @@ func (d *deliverer) run(ctx context.Context, deliveries <-chan amqp.Delivery, me
 			if !open {
 				return errQueueDeleted
 			}
+			quiet = false
+			d.held.Add(1)
 			waiting = append(waiting, &message{deliverer: d, delivery: delivery, came: time.Now()})
 		case free <- first:
 			waiting = waiting[1:]
+		case <-tick.C:
+			if !looking && d.held.Load() < int64(d.workers) { // else the broker rightly delivers nothing
+				looking = true
+				d.session.asking.Go(func() { looked <- d.look() })
+			}
+		case l := <-looked:
+			looking = false
+			switch {
+			case l.err != nil:
+				return l.err
+			case l.left && quiet:
+				return errDeaf
+			}
+			quiet = l.left && d.held.Load() < int64(d.workers)
 		case <-heldTooLong:
 			first.settle(resultDropped, first.acknowledge)
 			waiting = waiting[1:]
 		}
 	}
+}
+
+// look is whether messages wait in the queue.
+type look struct {
+	left bool
+	err  error
+}
+
+func (d *deliverer) look() look {
+	const durable, autoDelete, exclusive, noWait = true, false, false, false
+	q, err := d.session.ch.QueueDeclarePassive(d.names.work, durable, autoDelete, exclusive, noWait, nil)
+	return look{q.Messages > 0, err}
 }
 
 // message is one delivery of a message.
@@ -213,6 +251,7 @@ func (m *message) settle(result string, tell func() error) {
 	if !m.settled.CompareAndSwap(false, true) {
 		return
 	}
+	m.held.Add(-1)
 	if err := tell(); err == nil {
 		m.metrics.consumed.WithLabelValues(result).Inc()
 	}

@@ -40,6 +40,7 @@ type Options struct {
 	// longer than the relay's period of publishing again, so that there is another one, and much
 	// shorter than the broker's acknowledgement time-out (30 min), which would end the consumer.
 	HoldTime time.Duration // default 5 min
+	LookTime time.Duration // how often a consumer looks whether messages wait that do not come; default 10 s
 
 	Log     *slog.Logger          // default: none
 	Metrics prometheus.Registerer // counted unseen if nil
@@ -54,6 +55,7 @@ func (o Options) withDefaults() Options {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
 	o.RetryDelay = cmp.Or(o.RetryDelay, 5*time.Second)
 	o.HoldTime = cmp.Or(o.HoldTime, 5*time.Minute)
+	o.LookTime = cmp.Or(o.LookTime, 10*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -24,6 +25,7 @@ type session struct {
 	ended    chan *amqp.Error // gets why, or is closed
 	returned chan amqp.Return
 	declared map[string]bool // nodes whose queues are there
+	asking   sync.WaitGroup  // what waits for the broker's answer; the end of the session ends it
 }
 
 // connect makes a session, unless ctx is done first.
@@ -76,6 +78,7 @@ func connect(ctx context.Context, opt *Options, role string) (_ *session, err er
 // close ends the session; it may be repeated. What was delivered and not acknowledged goes back.
 func (s *session) close() {
 	_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout)) // an error says that it is closed already
+	s.asking.Wait()
 }
 
 // lost reports whether the session has ended by itself.
