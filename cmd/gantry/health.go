@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -21,7 +23,8 @@ func newHealthCommand(app *app) *cobra.Command {
 		Use:   "health",
 		Short: "Ask a server whether it can do its work; for containers",
 		Long: "Ask a server whether it can do its work, and say what it lacks. For the health check of a container, whose\n" +
-			"image has no other program. Exit code 0: it can. Of gantry transfer give its management address.",
+			"image has no other program. Exit code 0: it can, 1: it cannot or does not answer. Of gantry transfer give its\n" +
+			"management address.",
 		Args: cobra.NoArgs,
 	}
 	managementFlag(app, cmd, &address)
@@ -30,39 +33,40 @@ func newHealthCommand(app *app) *cobra.Command {
 		if !strings.Contains(address, "://") {
 			address = "http://" + address // as settings have it
 		}
-		lacking, err := askHealth(cmd.Context(), strings.TrimSuffix(address, "/"), live)
-		if err != nil {
-			return fmt.Errorf("the server at %s does not say how it is: %w", address, err)
-		}
+		lacking := askHealth(cmd.Context(), strings.TrimSuffix(address, "/"), live)
 		if lacking == "" {
 			_, err := fmt.Fprintln(app.stdout, "ok")
 			return err
 		}
 		fmt.Fprintln(app.stdout, lacking)
-		return reported{exitSome}
+		return reported{exitSome} // whatever the cause: a health check knows no other code
 	}
 	return cmd
 }
 
-// askHealth returns what a server lacks, a line for each; "" if nothing.
-func askHealth(ctx context.Context, address string, live bool) (lacking string, err error) {
+// askHealth returns in one line what a server lacks; "" if nothing.
+func askHealth(ctx context.Context, address string, live bool) string {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
 	path := "/readyz"
 	if live {
 		path = "/healthz"
 	}
+	silent := func(why any) string { return fmt.Sprintf("the server at %s does not say how it is: %v", address, why) }
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+path, nil)
 	if err != nil {
-		return "", err
+		return silent(err)
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return "", err
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // the address is told already
+		}
+		return silent(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode == http.StatusOK {
-		return "", nil
+		return ""
 	}
 	var answer struct {
 		Checks []struct {
@@ -70,14 +74,16 @@ func askHealth(ctx context.Context, address string, live bool) (lacking string, 
 			OK           bool
 		}
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || len(answer.Checks) == 0 {
-		return "", fmt.Errorf("it answered %s", resp.Status)
-	}
-	var lines []string
+	// Whatever the body is: what it does not say, the status does.
+	_ = json.NewDecoder(resp.Body).Decode(&answer)
+	var lacking []string
 	for _, check := range answer.Checks {
 		if !check.OK {
-			lines = append(lines, check.Name+": "+check.Reason)
+			lacking = append(lacking, check.Name+": "+check.Reason)
 		}
 	}
-	return strings.Join(lines, "\n"), nil
+	if len(lacking) == 0 {
+		return silent("it answered " + resp.Status)
+	}
+	return strings.ReplaceAll(strings.Join(lacking, "; "), "\n", " ")
 }
