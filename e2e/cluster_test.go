@@ -2,9 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha1"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -212,9 +217,20 @@ func (f *fleet) testAway(t *testing.T) {
 func (f *fleet) testForgotten(t *testing.T) {
 	lost, other := f.nodes[2], f.nodes[0]
 	body := content(*seed+2, 2<<20)
-	lost.worker.stop()
+	// The store takes this content from nobody, so that it is known and on one node only.
+	sum := sha1.Sum(body)
+	obstacle := filepath.Join(f.storeDir, hex.EncodeToString(sum[:1]))
+	aside := obstacle + ".aside"
+	if err := os.Rename(obstacle, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(obstacle, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var file, again struct{ ID string }
 	lost.must(t, "POST", "/v1/files?name=lost", rawHeader, body, 201).decode(t, &file)
+	lost.waitFor(file.ID, "its transfer to fail", func(a answer) bool { return strings.Contains(string(a.body), `"state":"retrying"`) })
+	lost.worker.stop()
 	id := lost.id()
 	forget := func() ([]byte, error) {
 		return exec.Command(binary, "nodes", "forget", id, "--yes", "--management", other.management()).CombinedOutput()
@@ -227,6 +243,9 @@ func (f *fleet) testForgotten(t *testing.T) {
 		t.Errorf("gantry nodes forget: %v %s", err, out)
 	}
 	other.must(t, "GET", "/v1/files/"+file.ID+"/content", nil, nil, 410)
+	if err := errors.Join(os.Remove(obstacle), os.Rename(aside, obstacle)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
 	other.must(t, "POST", "/v1/files?name=again", rawHeader, body, 201).decode(t, &again)
 	u := f.client(t, other)
 	for _, id := range []string{again.ID, file.ID} { // one heals the other, once its transfer has compared them

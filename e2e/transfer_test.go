@@ -125,19 +125,27 @@ func TestTransferProcess(t *testing.T) {
 // waitStored waits until a file is in the store.
 func (s *server) waitStored(file string) {
 	s.t.Helper()
+	s.waitFor(file, "it to be stored", func(a answer) bool {
+		var f struct{ Location string }
+		a.decode(s.t, &f)
+		return f.Location == "store"
+	})
+}
+
+// waitFor asks for a file until it is as it should be.
+func (s *server) waitFor(file, what string, ok func(a answer) bool) {
+	s.t.Helper()
 	var last string
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		a, err := s.do(s.t.Context(), "GET", "/v1/files/"+file, nil, nil)
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		var f struct{ Location string }
-		a.decode(s.t, &f)
-		if last = string(a.body); f.Location == "store" {
+		if last = string(a.body); ok(a) {
 			return
 		}
 	}
-	s.t.Fatalf("not stored after minutes: %s", last)
+	s.t.Fatalf("waited minutes for %s: %s", what, last)
 }
 
 // TestTransferProcessHealth: the broker's absence is no reason to send uploads elsewhere, and one to call

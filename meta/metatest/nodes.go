@@ -15,7 +15,7 @@ var nodeTests = map[string]func(h *harness){
 	"strand":                               testStrand,
 	"strand is fenced":                     testStrandFenced,
 	"collect is fenced":                    testCollectFenced,
-	"heal what was lost without a root":    testHealWithoutRoot,
+	"lost without a root":                  testLostWithoutRoot,
 	"collect leaves copies to their nodes": testCollectElsewhere,
 	"forget":                               testForget,
 	"forget many":                          testForgetMany,
@@ -167,25 +167,19 @@ func testForget(h *harness) {
 	equal(h, "the lost file is there again", h.file(alice, lost.ID).BlobID, again.BlobID)
 }
 
-// What was lost before its root was known is healed by its owner alone: others might send another content of
-// the same SHA-1.
-func testHealWithoutRoot(h *harness) {
+// What was lost before its root was known stays lost: SHA-1 does not say that other content is the same, nor who
+// sends it.
+func testLostWithoutRoot(h *harness) {
 	h.join(node)
 	lost := h.add(alice, "lost", body{"x", 0})
 	n, err := h.db.Forget(h.Context(), node, h.now)
 	h.must(err)
 	equal(h, "lost", n, 1)
-	foreign := h.add(bob, "foreign", body{"x", 0})
-	h.rooted(&foreign, body{"x", 0})
-	equal(h, "healed by another's", h.file(alice, lost.ID).Lost, true)
-	own := h.add(alice, "own", body{"x", 0})
-	_, result := h.rooted(&own, body{"x", 0})
-	equal(h, "joined", result.JoinedTo, foreign.BlobID)
-	for _, id := range []string{lost.ID, own.ID} {
-		equal(h, "blob of the file", h.file(alice, id).BlobID, foreign.BlobID)
+	for variant := range 2 { // of one SHA-1
+		again := h.add(alice, "again", body{"x", variant})
+		h.rooted(&again, body{"x", variant})
+		equal(h, "still lost", h.file(alice, lost.ID).Lost, true)
 	}
-	equal(h, "healed by its owner's", h.file(alice, lost.ID).Lost, false)
-	equal(h, "references", h.blob(foreign.BlobID).Refs, 3)
 }
 
 func testForgetMany(h *harness) {

@@ -37,9 +37,6 @@ func (db *DB) SetRoot(ctx context.Context, id string, epoch int64, root upload.R
 				Detail: "The content is not what it was when it was read before.",
 			}
 		}
-		if err := healOwn(ctx, s, &mine, now); err != nil {
-			return result, err
-		}
 		same, err := rows(ctx, s, scanCandidate, candidateQuery+` WHERE b.sha1 = ? AND b.size = ? AND b.root IS NOT NULL AND b.id <> ?`,
 			mine.sha1[:], mine.size, mine.id)
 		if err != nil {
@@ -129,31 +126,6 @@ func join(ctx context.Context, s *session, from, into string, now time.Time) err
 	_, err = s.exec(ctx, `UPDATE blobs SET refs = refs + ?, state = 'live', condemned_at = NULL, last_owner = NULL, updated_at = ?
 		WHERE id = ?`, moved, at(now), into)
 	return err
-}
-
-// healOwn joins blobs that were lost before their root was known with one that has their SHA-1 and size, if
-// they are the same owner's. Of others' nobody knows whether they are the same: SHA-1 alone does not say so.
-func healOwn(ctx context.Context, s *session, mine *candidate, now time.Time) error {
-	lost, err := rows(ctx, s, scanCandidate, candidateQuery+` WHERE b.sha1 = ? AND b.size = ? AND b.state = 'lost' AND b.root IS NULL AND b.id <> ?`,
-		mine.sha1[:], mine.size, mine.id)
-	if err != nil {
-		return err
-	}
-	for i := range lost {
-		var files int
-		var first, last sql.NullString
-		if err := row(ctx, s, []any{&files, &first, &last},
-			`SELECT COUNT(*), MIN(f.owner), MAX(f.owner) FROM files f WHERE f.blob_id IN (?, ?)`, lost[i].id, mine.id); err != nil {
-			return err
-		}
-		if files < 2 || first != last {
-			continue
-		}
-		if err := join(ctx, s, lost[i].id, mine.id, now); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // auditCollision records two contents with one SHA-1, once for a pair of roots.

@@ -16,5 +16,3 @@ CREATE TABLE leases (
   epoch       INTEGER NOT NULL,
   lease_until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-
-CREATE INDEX blobs_lost ON blobs (sha1, size) WHERE state = 'lost';
