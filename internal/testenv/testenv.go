@@ -33,6 +33,7 @@ const (
 	Redis        Server = "GANTRY_TEST_REDIS"         // a URL
 	RedisCluster Server = "GANTRY_TEST_REDIS_CLUSTER" // URLs, separated by commas
 	RabbitMQ     Server = "GANTRY_TEST_RABBITMQ"      // a URL
+	Ceph         Server = "GANTRY_TEST_CEPH"          // the S3 gateway: a URL with access and secret key
 )
 
 // Address returns where a server is. Without one the test is skipped or, in CI, failed. It notes for

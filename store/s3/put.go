@@ -95,7 +95,7 @@ func (p *put) whole(ctx context.Context) error {
 		return err
 	}
 	body := p.section(0, p.size)
-	_, err = p.store.client.PutObject(ctx, p.store.opt.Bucket, p.object, body, p.size, base64.StdEncoding.EncodeToString(sum), "", minio.PutObjectOptions{})
+	_, err = p.store.client.PutObject(ctx, p.store.opt.Bucket, p.object, body, p.size, base64.StdEncoding.EncodeToString(sum), "", minio.PutObjectOptions{DisableContentSha256: true})
 	if err = errors.Join(body.err, err); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (p *put) part(ctx context.Context, id string, number int, offset, length in
 	}
 	body := p.section(offset, length)
 	sent, err := p.store.client.PutObjectPart(ctx, p.store.opt.Bucket, p.object, id, number, body, length,
-		minio.PutObjectPartOptions{Md5Base64: base64.StdEncoding.EncodeToString(sum)})
+		minio.PutObjectPartOptions{Md5Base64: base64.StdEncoding.EncodeToString(sum), DisableContentSha256: true})
 	if err = errors.Join(body.err, err); err != nil {
 		return "", err
 	}
