@@ -93,7 +93,7 @@ func (c *Consumer) session(ctx context.Context, s *session, node string, n *name
 		return err
 	}
 	const autoAck, exclusive, noLocal, noWait = false, false, false, false
-	deliveries, err := s.ch.Consume(n.work, "", autoAck, exclusive, noLocal, noWait, nil)
+	deliveries, err := s.ch.Consume(n.work, consumerTag, autoAck, exclusive, noLocal, noWait, nil)
 	if err != nil {
 		return err
 	}
@@ -104,6 +104,9 @@ func (c *Consumer) session(ctx context.Context, s *session, node string, n *name
 	d := &deliverer{opt: &c.opt, metrics: c.metrics, session: s, names: n, workers: workers}
 	return d.run(ctx, deliveries, messages)
 }
+
+// consumerTag names the consumer of a session. There is one on a channel.
+const consumerTag = "gantry"
 
 // errDeaf ends a session to which the broker delivers nothing although it should. It happens when a queue is deleted and made
 // again in the moment in which the consumer comes: the broker then forgets to end the consumer.
@@ -118,7 +121,7 @@ type deliverer struct {
 	workers int          // how many messages the broker delivers before one is settled
 	held    atomic.Int64 // delivered and not settled
 
-	publishing sync.Mutex // session.publish is for one at a time
+	publishing sync.Mutex // session.publish is for one at a time, and so are calls
 }
 
 // run returns nil when ctx is done.
@@ -178,6 +181,8 @@ type look struct {
 }
 
 func (d *deliverer) look() look {
+	d.publishing.Lock() // the library does not keep the answers to two calls on one channel apart
+	defer d.publishing.Unlock()
 	const durable, autoDelete, exclusive, noWait = true, false, false, false
 	q, err := d.session.ch.QueueDeclarePassive(d.names.work, durable, autoDelete, exclusive, noWait, nil)
 	return look{q.Messages > 0, err}

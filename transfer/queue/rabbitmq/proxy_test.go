@@ -17,7 +17,8 @@ type proxy struct {
 	mu      sync.Mutex
 	goOn    *sync.Cond
 	conns   map[net.Conn]bool
-	stalled bool // the broker's answers are held back
+	broker  net.Conn // of the last client
+	stalled bool     // the broker's answers are held back
 	closed  bool
 }
 
@@ -75,6 +76,7 @@ func (p *proxy) add(conns ...net.Conn) bool {
 	defer p.mu.Unlock()
 	for _, c := range conns {
 		p.conns[c] = true
+		p.broker = c
 		if p.closed {
 			_ = c.Close()
 		}
@@ -106,6 +108,20 @@ func (p *proxy) cut() {
 		_ = c.Close()
 	}
 	clear(p.conns)
+}
+
+// forget has the broker forget the last client's consumer, which is not told: the broker takes it for the client's wish.
+func (p *proxy) forget(t *testing.T) {
+	t.Helper()
+	const noWait = 1
+	method := append([]byte{0, 60, 0, 30, byte(len(consumerTag))}, consumerTag...) // basic.cancel
+	method = append(method, noWait)
+	frame := append([]byte{1, 0, 1, 0, 0, 0, byte(len(method))}, method...) // a method on channel 1
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := p.broker.Write(append(frame, 0xCE)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // stall holds the broker's answers back, or lets them go on.

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -153,6 +154,24 @@ func numbered(n int) []string {
 		ids[i] = fmt.Sprintf("id%05d", i)
 	}
 	return ids
+}
+
+// logged keeps what was logged.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // seen collects ids.
@@ -355,6 +374,58 @@ func TestQueueDeletedUnderConsumer(t *testing.T) {
 	}
 	if err := c.Check(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A broker may forget a consumer without telling it, as RabbitMQ does now and then when a queue is deleted and declared
+// again at once. The consumer finds out by what waits and does not come.
+func TestForgottenConsumer(t *testing.T) {
+	t.Parallel()
+	opt := testOptions(t)
+	opt.LookTime = 100 * time.Millisecond
+	p := openPublisher(t, opt)
+	wire := newProxy(t, opt.URL)
+	opt.URL = wire.url
+	var log logged
+	opt.Log = slog.New(slog.NewTextHandler(&log, nil))
+	var got seen
+	consume(t, opt, 2, func(_ context.Context, id string, _ func()) error { got.add(id); return nil })
+	publish(t, p, "id")
+	eventually(t, "a message", func() bool { return got.count() == 1 })
+	wire.forget(t)
+	n := 1
+	eventually(t, "the consumer's finding out", func() bool {
+		publish(t, p, fmt.Sprint("id", n))
+		n++
+		return strings.Contains(log.String(), errDeaf.Error())
+	})
+	eventually(t, "all messages", func() bool { return got.count() == n })
+}
+
+// A consumer to which nothing comes because nothing is there, or because its workers are busy, stays.
+func TestConsumerThatIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	opt := testOptions(t)
+	opt.LookTime = 20 * time.Millisecond
+	var log logged
+	opt.Log = slog.New(slog.NewTextHandler(&log, nil))
+	p := openPublisher(t, opt)
+	goOn := make(chan struct{})
+	var got seen
+	consume(t, opt, 1, func(_ context.Context, id string, _ func()) error {
+		got.add(id)
+		<-goOn
+		return nil
+	})
+	time.Sleep(10 * opt.LookTime)
+	publish(t, p, "a", "b", "c")
+	eventually(t, "a message", func() bool { return got.count() == 1 })
+	time.Sleep(10 * opt.LookTime)
+	close(goOn)
+	eventually(t, "all messages", func() bool { return got.count() == 3 })
+	time.Sleep(10 * opt.LookTime)
+	if strings.Contains(log.String(), "no messages come") {
+		t.Errorf("the consumer was taken for a forgotten one: %s", log.String())
 	}
 }
 
