@@ -169,6 +169,9 @@ func (m *Member) lonely() map[string]meta.Node {
 	return lonely
 }
 
+// Epoch is that under which the node is registered. A process that joins later as the same node has a higher one.
+func (m *Member) Epoch() int64 { return m.epoch }
+
 // Run tells that the node is alive until ctx is done, then that it stops. It returns an error when the
 // node must not go on: another process has started as the same node, it was given up, or it is not alone as
 // it was to be.

@@ -59,6 +59,8 @@ func TestRestoredFromAnOldCopy(t *testing.T) {
 	for _, n := range f.nodes {
 		n.must(t, "GET", "/v1/files/"+lost+"/content", nil, nil, 410)
 	}
+	// It says so for good: this is the node's directory now, and nobody else has the bytes.
+	m.waitFor(lost, "its transfer to end", func(a answer) bool { return strings.Contains(string(a.body), `"state":"dead"`) })
 	other.must(t, "PUT", "/v1/uploads/"+during.ID+"/chunks/0", nil, body(3)[:chunkSize], 404)
 	// What the copy has goes on from where the copy stood: the chunk that came later is missing again.
 	time.Sleep(2500 * time.Millisecond) // what was told of it before is believed for so long
@@ -84,31 +86,58 @@ func TestRestoredFromAnOldCopy(t *testing.T) {
 	}
 }
 
-// TestTwoCopiesOfANode: a directory is copied, and both copies are started on different machines. The one that started
-// first ends; while both run nothing is wrong, because requests go to the one that started last.
+// TestTwoCopiesOfANode: a directory is copied, and both copies are started on different machines. The server that started
+// first ends, because requests go to the one that started last. So do its transfers: what they have not got is not lost.
 func TestTwoCopiesOfANode(t *testing.T) {
 	seeded(t)
 	f := newFleet(t, 2)
 	f.start()
-	m := f.nodes[1]
+	m, other := f.nodes[1], f.nodes[0]
+	body := content(*seed, 2*chunkSize)
+	var up struct{ ID string }
+	m.must(t, "POST", "/v1/uploads", jsonHeader, []byte(fmt.Sprintf(`{"name":"open","size":%d,"chunk_size":%d}`, len(body), chunkSize)), 201).decode(t, &up)
+	m.must(t, "PUT", "/v1/uploads/"+up.ID+"/chunks/0", nil, body[:chunkSize], 204)
 	m.stop()
-	twin := newBareServer(t, "--transfer-process")
+	twin := &member{server: newBareServer(t, "--transfer-process", "--transfer-lease", leaseTTL.String())}
 	if out, err := exec.Command("cp", "-a", m.data+"/.", twin.data).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	m.server.start()
+	m.start()
 	twin.env = append([]string{}, m.env...)
 	for i, setting := range twin.env {
 		if strings.HasPrefix(setting, "GANTRY_CLUSTER_ADDRESS=") {
 			twin.env[i] = "GANTRY_CLUSTER_ADDRESS=http://" + twin.addr
 		}
 	}
-	twin.start()
-	m.waitEnd("Another process has started")
-	twin.must(t, "POST", "/v1/files?name=a", rawHeader, []byte("a"), 201)
-	for _, n := range f.nodes[0].registry(t).Items {
+	twin.worker = newTransfers(twin.server)
+	twin.server.start()
+	// Only the transfers of the old copy run. They are told of files whose bytes they have not got.
+	var files []finished
+	for i := range uint64(20) {
+		file := finished{seed: *seed + 100 + i, size: 3000}
+		var made struct{ ID string }
+		twin.must(t, "POST", fmt.Sprint("/v1/files?name=f", i), rawHeader, content(file.seed, file.size), 201).decode(t, &made)
+		file.id = made.ID
+		files = append(files, file)
+	}
+	m.server.waitEnd("Another process has started")
+	m.worker.waitEnd("Another process has started")
+	for _, n := range other.registry(t).Items {
 		if n.ID == m.id() && n.Address != "http://"+twin.addr {
 			t.Errorf("the node is at %s", n.Address)
 		}
 	}
+	twin.worker.start()
+	u := f.client(t, other)
+	for _, file := range files {
+		twin.waitStored(file.id)
+		u.compare(t.Context(), file)
+	}
+	// The upload that both copies have goes on in the one that is the node.
+	for i := range 2 {
+		u.until("PUT", fmt.Sprintf("/v1/uploads/%s/chunks/%d", up.ID, i), nil, body[i*chunkSize:(i+1)*chunkSize], 204)
+	}
+	var file struct{ ID string }
+	u.until("POST", "/v1/uploads/"+up.ID+"/complete", jsonHeader, []byte("{}"), 201).decode(t, &file)
+	u.compare(t.Context(), finished{id: file.ID, seed: *seed, size: len(body)})
 }

@@ -94,7 +94,7 @@ func (w *Worker) work(ctx context.Context, h *hold) error {
 	}
 	content, err := w.Staging.Open(ctx, b.Staging)
 	if errors.Is(err, upload.NotFound) {
-		return &lostError{"The staging copy is gone."}
+		return w.lost(ctx, &lostError{"The staging copy is gone."})
 	}
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (w *Worker) work(ctx context.Context, h *hold) error {
 		return err
 	}
 	if reason := differs(digests, b); reason != "" {
-		return &lostError{reason}
+		return w.lost(ctx, &lostError{reason})
 	}
 	if b.Root.IsZero() {
 		if err := w.setRoot(ctx, h, digests.Root); err != nil {

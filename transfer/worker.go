@@ -67,6 +67,10 @@ type Deps struct {
 	Stores  map[string]store.Store
 	Queue   queue.Consumer
 	Now     func() time.Time // time.Now if nil
+
+	// Current says whether Staging is the node's, and not an old copy beside which another process has
+	// started as this node: then upload.Conflict, and what is missing here may be there. nil if it always is.
+	Current func(ctx context.Context) error
 }
 
 // Worker does one node's transfers. It is made by NewWorker and safe for concurrent use. Two for one
@@ -79,6 +83,7 @@ type Worker struct {
 	mu       sync.Mutex
 	inHand   map[string]bool // transfers being worked on; true: another message for it came meanwhile
 	failures map[string]int  // by transfer, in this process; see Options.MaxFailures
+	stop     context.CancelCauseFunc
 }
 
 // NewWorker returns a Worker that Run sets to work.
@@ -89,13 +94,19 @@ func NewWorker(opt Options, deps Deps) *Worker {
 	opt = opt.withDefaults()
 	return &Worker{
 		Deps: deps, opt: opt, log: opt.Log.With("node", opt.Node),
-		inHand: make(map[string]bool), failures: make(map[string]int),
+		inHand: make(map[string]bool), failures: make(map[string]int), stop: func(error) {},
 	}
 }
 
 // Run works until ctx is done; then transfers under way are given back to the outbox, due at once, and
-// it returns nil. A queue that is gone is tried again.
+// it returns nil. A queue that is gone is tried again. upload.Conflict if another process has started as
+// this node on a newer copy of its directory; see Deps.Current.
 func (w *Worker) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	w.mu.Lock()
+	w.stop = stop
+	w.mu.Unlock()
 	for name, st := range w.Stores {
 		if err := st.Clean(ctx); err != nil && ctx.Err() == nil {
 			w.log.Warn("could not clean up in a store; the next start tries again", "store", name, "error", err)
@@ -106,7 +117,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		began := time.Now()
 		err := w.Queue.Consume(ctx, w.opt.Node, w.opt.Workers, w.Handle)
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		if time.Since(began) > w.opt.MaxBackoff {
 			delays.Reset()
@@ -114,7 +125,31 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.log.Warn("the queue is gone; trying again", "error", err)
 		pause(ctx, delays.NextBackOff())
 	}
+	if cause := context.Cause(ctx); upload.KindOf(cause) == upload.Conflict {
+		return upload.Wrap(upload.Conflict, "transfer.Run", w.opt.Node, cause)
+	}
 	return nil
+}
+
+// lost is the failure of work whose bytes are gone or wrong: the *lostError given, if they are so in the
+// node's directory. In an old copy they only seem to be, and then nothing more is done here.
+func (w *Worker) lost(ctx context.Context, failure *lostError) error {
+	if w.Current == nil {
+		return failure
+	}
+	err := w.Current(ctx)
+	if err == nil {
+		return failure
+	}
+	if upload.KindOf(err) == upload.Conflict {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.stop(err)
+	}
+	return &upload.Error{
+		Kind: upload.Unavailable, Op: "transfer.lost", ID: w.opt.Node, Err: err,
+		Detail: "The staging copy is not in this directory, which may be an old copy of the node's.",
+	}
 }
 
 // pause waits for a while, or until ctx is done.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,6 +159,64 @@ func TestMissingStagingIsLost(t *testing.T) {
 	}
 	if b := r.blob(&f); b.State != upload.BlobLost {
 		t.Errorf("%+v", b)
+	}
+}
+
+// Fault 25: bytes that are missing in an old copy of the directory are in the newer one, where another process has
+// started as the node. They are not lost, and the worker on the old copy ends.
+func TestFault25WorkerOnAnOldCopy(t *testing.T) {
+	t.Parallel()
+	for name, alter := range map[string]func(t *testing.T, r *rig, f *upload.File){
+		"gone": func(t *testing.T, r *rig, f *upload.File) {
+			if err := r.staging.Discard(t.Context(), r.blob(f).Staging); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"other bytes": func(_ *testing.T, r *rig, f *upload.File) {
+			r.alterStaged(f, func(b []byte) []byte { b[0] ^= 1; return b })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			f := r.commit(storetest.Bytes(1, 1000))
+			alter(t, r, &f)
+			var kind atomic.Pointer[upload.Kind] // of what the registry says; nil: the directory is the node's
+			is := func(k upload.Kind) { kind.Store(&k) }
+			deps := r.deps()
+			deps.Current = func(context.Context) error {
+				if k := kind.Load(); k != nil {
+					return upload.Errorf(*k, "", node, "Of the test.")
+				}
+				return nil
+			}
+			notLost := func() {
+				t.Helper()
+				if got, b := r.transfer(&f), r.blob(&f); got.State == upload.TransferDead || b.State != upload.BlobLive {
+					t.Errorf("transfer %s, blob %s", got.State, b.State)
+				}
+			}
+			is(upload.Conflict)
+			if err := r.queue.Publish(t.Context(), node, f.Transfer.ID); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := transfer.NewWorker(testOptions().Options, deps).Run(ctx); upload.KindOf(err) != upload.Conflict || err == nil {
+				t.Errorf("the worker ended with %v", err)
+			}
+			notLost()
+			// A registry that cannot be asked is no reason to give bytes up either, nor to end.
+			is(upload.Unavailable)
+			r.startWith(testOptions(), deps)
+			r.eventually("more attempts", func() bool { return r.transfer(&f).Attempts > 3 })
+			notLost()
+			kind.Store(nil)
+			r.waitFor(&f, upload.TransferDead)
+			if b := r.blob(&f); b.State != upload.BlobLost {
+				t.Errorf("blob %s", b.State)
+			}
+		})
 	}
 }
 

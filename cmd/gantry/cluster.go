@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"gantry/cluster"
@@ -13,6 +16,7 @@ import (
 	"gantry/meta"
 	"gantry/meta/sqldb"
 	"gantry/server/forward"
+	"gantry/upload"
 )
 
 // storeMark begins the name of the file by which a node tells the others, in the store's directory, that it
@@ -43,10 +47,39 @@ func (n *node) join(ctx context.Context, c *config.Config, log *slog.Logger) (er
 	if err != nil {
 		return err
 	}
+	if err := writeDurably(filepath.Join(c.Data, epochName), strconv.FormatInt(n.member.Epoch(), 10)+"\n"); err != nil {
+		return err
+	}
 	if c.ClusterAddress != "" {
 		n.forward = forward.New(forward.Options{Node: n.id, Secret: []byte(secret)}, n.member)
 	}
 	return oneStore(ctx, c, n.db) // again: two nodes may have started at once
+}
+
+// epochName is the file that tells under which epoch the directory's server registered last.
+const epochName = "epoch"
+
+// current looks whether a directory is that of its node's server. upload.Conflict if a server has
+// registered as this node since from another copy of it, by which this one is behind.
+func current(data, node string, db *sqldb.DB) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		nodes, err := db.Nodes(ctx) // first: the server of this directory may be starting
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(data, epochName))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot read the directory's epoch: %w", err)
+		}
+		mine, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // without one it is older than all
+		for i := range nodes {
+			if nodes[i].ID == node && nodes[i].Epoch > mine {
+				return upload.Errorf(upload.Conflict, "", node,
+					"Another process has started as this node, on another copy of its directory. Keep the one that is to be the node and start gantry serve there.")
+			}
+		}
+		return nil
+	}
 }
 
 // lead is whether this node does what one does for all; see ingest.Deps.

@@ -165,10 +165,12 @@ func openStores(c *config.Config, node string) (map[string]store.Store, error) {
 	return map[string]store.Store{localStore: dir}, nil
 }
 
-func newWorker(c *config.Config, node string, db meta.Outbox, staging transfer.Staging, stores map[string]store.Store, q *wakeup, log *slog.Logger) *transfer.Worker {
-	return transfer.NewWorker(transfer.Options{Node: node, Workers: c.Workers, LeaseTTL: c.Lease, Log: log}, transfer.Deps{
-		Outbox: db, Staging: staging, Stores: stores, Queue: q.consumer,
-	})
+func newWorker(c *config.Config, node string, db *sqldb.DB, staging transfer.Staging, stores map[string]store.Store, q *wakeup, log *slog.Logger) *transfer.Worker {
+	deps := transfer.Deps{Outbox: db, Staging: staging, Stores: stores, Queue: q.consumer}
+	if c.Database != "" { // else a copy of the directory has a database of its own
+		deps.Current = current(c.Data, node, db)
+	}
+	return transfer.NewWorker(transfer.Options{Node: node, Workers: c.Workers, LeaseTTL: c.Lease, Log: log}, deps)
 }
 
 // databaseMark is the file that tells which server's database a data directory belongs to.
