@@ -261,6 +261,60 @@ func TestSignatureIsNotReusable(t *testing.T) {
 	nodes[0].do("GET", path, nil, headers...).want(t, 401, "unauthenticated")
 }
 
+// Fault 24: the clock of one node jumps an hour, either way. What it passes on is refused and can be tried again; what it
+// has itself goes on, and all is well when its clock is.
+func TestFault24ClockOfANode(t *testing.T) {
+	t.Parallel()
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(jump.String(), func(t *testing.T) {
+			t.Parallel()
+			nodes, _ := newCluster(t, 3, nil)
+			data := random(2*mib + 5)
+			put := func(n *node, id string, i int) answered {
+				part := data[i*mib : min((i+1)*mib, len(data))]
+				return n.do("PUT", fmt.Sprintf("/v1/uploads/%s/chunks/%d", id, i), bytes.NewReader(part), crcDigest(part))
+			}
+			complete := func(n *node, id string) answered {
+				return n.json("POST", "/v1/uploads/"+id+"/complete", `{"sha1":"`+sha1Hex(data)+`"}`)
+			}
+			right, wrong := nodes[0], nodes[1]
+			a := right.init(object{"name": "a", "size": len(data), "chunk_size": mib})
+			put(wrong, a.ID, 0).want(t, 204, "")
+			wrong.clock.advance(jump)
+			b := wrong.init(object{"name": "b", "size": len(data), "chunk_size": mib})
+			put(wrong, a.ID, 1).want(t, 503, "unavailable") // through the node
+			complete(wrong, a.ID).want(t, 503, "unavailable")
+			put(right, b.ID, 0).want(t, 503, "unavailable") // to it
+			for _, n := range nodes {
+				if s := n.do("GET", "/v1/uploads/"+a.ID, nil).want(t, 200, ""); !strings.Contains(s.body, `"received_chunks":1,`) {
+					t.Errorf("status: %s", s.body)
+				}
+				if err := errors.Join(n.service.Clean(t.Context()), n.service.Sweep(t.Context())); err != nil {
+					t.Error(err)
+				}
+			}
+			for i := range 3 {
+				put(wrong, b.ID, i).want(t, 204, "")
+				put(nodes[2], a.ID, i).want(t, 204, "")
+			}
+			ofB := complete(wrong, b.ID).want(t, 201, "")
+			wrong.clock.advance(-jump)
+			ofA := complete(wrong, a.ID).want(t, 201, "")
+			if again := complete(right, b.ID).want(t, 201, ""); again.body != ofB.body {
+				t.Errorf("complete again:\n%s\nbefore\n%s", again.body, ofB.body)
+			}
+			for _, made := range []answered{ofA, ofB} {
+				f := decodeJSON[fileJSON](t, made.body)
+				for _, n := range nodes {
+					if got := n.do("GET", "/v1/files/"+f.ID+"/content", nil).want(t, 200, ""); got.body != string(data) {
+						t.Error("other bytes came back")
+					}
+				}
+			}
+		})
+	}
+}
+
 // Bodies are passed on as they come, and a client that goes away in the middle leaves nothing.
 func TestBodiesStreamThrough(t *testing.T) {
 	t.Parallel()
