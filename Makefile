@@ -10,13 +10,22 @@ ARGS ?=
 # The end-to-end tests that say nothing of what is below: they run on every set-up. The others have their own.
 ON_SERVERS := ^Test(Kill|TwoProcesses|Transfer.*|OneProcess.*)$$
 
-.PHONY: help build run test unit e2e e2e-cluster check fmt lint layers bench bench-many demo fuzz vuln clean soak docker-check image services services-down
+# Those with stores of their own have databases enough on one of them.
+STORES := ^Test(Stores|StoreAway|StoresMigrate|DirectUpload)$$
+
+# store/rados needs librados and cgo. The second tag names the oldest Ceph whose librados will do.
+CEPH := -tags ceph,pacific
+
+.PHONY: help build build-ceph run test unit e2e e2e-cluster e2e-stores check fmt lint layers bench bench-many bench-stores demo fuzz vuln clean soak docker-check image services services-down
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/gantry
 	go build -trimpath -o bin/gantry ./cmd/gantry
+
+build-ceph: ## build bin/gantry with stores in Ceph's RADOS (needs librados-dev and a C compiler)
+	go build -trimpath $(CEPH) -o bin/gantry ./cmd/gantry
 
 run: build ## start a server on http://127.0.0.1:8080 with its data in ./data
 	./bin/gantry serve --listen 127.0.0.1:8080 --data ./data $(ARGS)
@@ -26,14 +35,18 @@ test: ## all tests, with real servers: with the race detector, then the real bin
 
 unit: ## the tests of all packages, with the race detector
 	go test -race -timeout 40m $$(go list ./... | grep -v '/e2e$$')
+	scripts/with-librados.sh go test -race $(CEPH) ./store/rados
 
 e2e: ## the tests of the real binary, among them 200 times kill -9, on each set-up
-	go test -timeout 15m ./e2e $(ARGS)
+	go test -timeout 25m ./e2e $(ARGS)
 	go test -timeout 15m ./e2e -run '$(ON_SERVERS)' -setup mariadb $(ARGS)
-	go test -timeout 15m ./e2e -skip '^TestChaos$$' -setup postgres $(ARGS)
+	go test -timeout 15m ./e2e -skip '^TestChaos$$|$(STORES)' -setup postgres $(ARGS)
 
 e2e-cluster: ## three nodes and all that may befall them; the last line counts
 	@scripts/e2e-cluster.sh $(ARGS)
+
+e2e-stores: ## stores of each kind, with large files and killed processes; the last line counts
+	@scripts/e2e-stores.sh $(ARGS)
 
 soak: ## an hour of random harm to a cluster of three nodes: ARGS='-for 10m -seed 7'
 	go test ./e2e -count=1 -timeout 0 -run '^TestChaos$$' -v -for 1h $(ARGS)
@@ -67,6 +80,9 @@ bench: ## compare with tusd and nginx on this machine: ARGS='-size 4GiB -rounds 
 
 bench-many: ## several nodes, and what databases and Redis cost: ARGS='-blobs 10000000' (see bench/README.md)
 	scripts/bench.sh -many -dirs /dev/shm $(ARGS)
+
+bench-stores: ## transfers to Ceph and S3, beside rclone, s3cmd, rados and minio-go: ARGS='-size 2GiB' (see bench/README.md)
+	scripts/bench.sh -stores -dirs /dev/shm $(ARGS)
 
 demo: ## the main job in a minute: upload, kill both ends, go on, compare, instant upload
 	scripts/demo.sh

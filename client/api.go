@@ -72,6 +72,15 @@ func (c *Client) Uploads(ctx context.Context) iter.Seq2[Upload, error] {
 	return pages[Upload](ctx, c, "/v1/uploads", url.Values{})
 }
 
+// ChunkURLs answers where chunks of a direct upload go: count of them at the most, 100 being the most there are, from
+// first on.
+func (c *Client) ChunkURLs(ctx context.Context, id string, first, count int) (DirectURLs, error) {
+	var urls DirectURLs
+	query := url.Values{"first": {strconv.Itoa(first)}, "count": {strconv.Itoa(count)}}
+	err := c.call(ctx, request{method: http.MethodGet, path: uploadPath(id, "/urls"), query: query}, &urls)
+	return urls, err
+}
+
 // AskInstant tells the SHA-1 of the content; the answer is a challenge, whether the server knows the
 // content or not.
 func (c *Client) AskInstant(ctx context.Context, id string, sha1 upload.SHA1) (InstantAnswer, error) {

@@ -161,6 +161,9 @@ func checkRedirect(next func(*http.Request, []*http.Request) error) func(*http.R
 		if m := via[0].Method; m != http.MethodGet && m != http.MethodHead {
 			return http.ErrUseLastResponse
 		}
+		if r.URL.Host != via[0].URL.Host || r.URL.Scheme != via[0].URL.Scheme {
+			r.Header.Del("Authorization") // a presigned address has its own permission, and refuses two
+		}
 		if next != nil {
 			return next(r, via)
 		}

@@ -39,7 +39,8 @@ const (
 
 // Download brings a file's content to path. It is written beside it, in ranges fetched in parallel,
 // and gets its name when its SHA-1 is right and it is on stable storage: there is never a wrong or
-// unfinished file at path. An interrupted download is gone on with by the next one of the same file
+// unfinished file at path; of a file whose SHA-1 the server does not know yet (see File) the size is all
+// that is compared. An interrupted download is gone on with by the next one of the same file
 // to the same path.
 //
 // Without Force a path that exists is a *LocalError with ErrExists. Failures are otherwise as those
@@ -134,7 +135,7 @@ func (d *fetch) run(ctx context.Context) (err error) {
 		d.saveState(true)
 		return err
 	}
-	if sum != d.file.SHA1 {
+	if sum != d.file.SHA1 && !d.file.SHA1.IsZero() {
 		_ = os.Remove(d.path + stateSuffix) // so that the next run begins anew
 		return &LocalError{Op: "download", Path: d.path, Err: ErrCorrupt}
 	}
@@ -189,7 +190,7 @@ func (d *fetch) loadState() (upload.ChunkSet, bool) {
 	}
 	have := upload.ChunkSetFromBytes(s.Have)
 	last := have.Last()
-	if s.SHA1 != d.file.SHA1 || s.Size != d.file.Size || s.RangeSize != d.layout.ChunkSize || last < 0 ||
+	if s.SHA1.IsZero() || s.SHA1 != d.file.SHA1 || s.Size != d.file.Size || s.RangeSize != d.layout.ChunkSize || last < 0 ||
 		last >= d.layout.Count() || info.Size() < d.layout.Offset(last)+d.layout.Length(last) {
 		return upload.ChunkSet{}, false
 	}
@@ -406,7 +407,7 @@ func (c *Client) WriteTo(ctx context.Context, w io.Writer, id string, opt Downlo
 			return Downloaded{}, err
 		}
 	}
-	if upload.SHA1(sum.Sum(nil)) != f.SHA1 {
+	if upload.SHA1(sum.Sum(nil)) != f.SHA1 && !f.SHA1.IsZero() {
 		return Downloaded{}, &LocalError{Op: "download", Path: f.Name, Err: ErrCorrupt}
 	}
 	emit(Event{Kind: PhaseChanged, Phase: Done})

@@ -22,7 +22,10 @@ import (
 	"gantry/upload"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// database/sql ends this goroutine some time after Close.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
+}
 
 // fake is a server that keeps everything in memory, and does what a test tells it to do wrong. The
 // end-to-end tests of cmd/gantry use the real one.

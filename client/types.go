@@ -28,8 +28,23 @@ type Upload struct {
 	Known     Known      `json:"known,omitempty"`     // answer to init
 	Challenge *Challenge `json:"challenge,omitempty"` // answer to init with a SHA-1
 
+	// Direct is there if the chunks go to the server's store and not to the server; with URLs in the answer to init.
+	Direct *DirectURLs `json:"direct,omitempty"`
+
 	Instant bool  `json:"instant,omitempty"` // state "complete"
 	File    *File `json:"file,omitempty"`    // state "complete"
+}
+
+// DirectURLs is where chunks of a direct upload go.
+type DirectURLs struct {
+	URLs      []ChunkURL `json:"urls,omitempty"`
+	ExpiresAt time.Time  `json:"expires_at,omitzero"`
+}
+
+// ChunkURL is where one chunk goes, with a PUT that has nothing in it that says who we are.
+type ChunkURL struct {
+	Index int    `json:"index"`
+	URL   string `json:"url"` // whoever has it can use it
 }
 
 // Known is what the server tells at init about content that it may have.
@@ -60,6 +75,7 @@ type InitRequest struct {
 	ContentType string            `json:"content_type,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Replaces    string            `json:"replaces,omitempty"`
+	Direct      bool              `json:"direct,omitempty"` // the chunks can go to the server's store
 }
 
 // InstantAnswer is one step of an instant upload.
@@ -83,7 +99,7 @@ type File struct {
 	Name        string            `json:"name"`
 	Path        string            `json:"path"`
 	Size        int64             `json:"size"`
-	SHA1        upload.SHA1       `json:"sha1"`
+	SHA1        upload.SHA1       `json:"sha1,omitzero"` // zero: the server has not read the bytes yet
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	CreatedAt   time.Time         `json:"created_at"`

@@ -26,6 +26,7 @@ type UploadOptions struct {
 	Replaces    string // the id of a file whose content this becomes
 	ChunkSize   int64  // a wish; 0: Options.ChunkSize
 	NoInstant   bool   // send the bytes even if the server has them
+	Direct      bool   // send large files to the server's store, past the server, if both can do that
 	// Events hears what is going on; see Event.
 	Events func(Event)
 }
@@ -99,7 +100,8 @@ type session struct {
 
 	id      string
 	layout  upload.Layout
-	already int64 // bytes that were there before this run
+	direct  *direct // nil: the chunks go to the server
+	already int64   // bytes that were there before this run
 	acked   atomic.Int64
 	pending atomic.Int64 // chunks to be sent
 	proving atomic.Bool  // a proof is on its way
@@ -156,6 +158,12 @@ func (s *session) moved(n int64) { s.emit(Event{Kind: Moved, Bytes: n}) }
 func (s *session) sendChunked(ctx context.Context) (Result, error) {
 	resumed := s.load()
 	result, err := s.attempt(ctx)
+	if _, ok := errors.AsType[*noDirectError](err); ok {
+		s.c.log.DebugContext(ctx, "the store cannot be used from here, beginning anew through the server", "upload", s.id, "error", err)
+		s.reset(ctx)
+		s.opt.Direct = false
+		result, err = s.attempt(ctx)
+	}
 	if resumed && errors.Is(err, errStale) {
 		s.c.log.DebugContext(ctx, "the upload cannot be resumed, beginning anew", "upload", s.id, "error", err)
 		s.reset(ctx)
@@ -235,6 +243,10 @@ func (s *session) open(ctx context.Context) (Upload, error) {
 	s.id = up.ID
 	s.layout = upload.Layout{Size: s.src.size, ChunkSize: up.ChunkSize}
 	s.already = up.ReceivedBytes
+	s.direct = nil
+	if up.Direct != nil {
+		s.direct = newDirect(up.Direct, s.already > 0)
+	}
 	if s.already > 0 {
 		s.emit(Event{Kind: Resumed, Bytes: s.already})
 	}
@@ -250,12 +262,18 @@ func (s *session) init(ctx context.Context) (Upload, error) {
 	r := InitRequest{
 		Name: s.opt.Name, Path: s.opt.Path, Size: &s.src.size, ChunkSize: s.opt.ChunkSize,
 		ContentType: s.opt.ContentType, Metadata: s.opt.Metadata, Replaces: s.opt.Replaces,
+		Direct: s.opt.Direct,
 	}
 	if !s.opt.NoInstant && s.src.size >= upload.MinInstantSize {
 		r.Hint = &head
 	}
 	up, err := retry(ctx, s.pace, "start", func(ctx context.Context) (Upload, error) {
-		return s.c.Init(ctx, r, s.state.Key)
+		up, err := s.c.Init(ctx, r, s.state.Key)
+		if r.Direct && hasKind(err, upload.Invalid) { // an older server, which knows no such thing
+			r.Direct = false
+			up, err = s.c.Init(ctx, r, s.state.Key)
+		}
+		return up, err
 	})
 	if err != nil {
 		return up, err
@@ -403,7 +421,11 @@ func (s *session) send(ctx context.Context, ranges []upload.Range) error {
 				if index < 0 || index >= s.layout.Count() {
 					return upload.Errorf(upload.Internal, "client.Upload", s.id, "The server wants chunk %d, which there is not.", index)
 				}
-				if err := s.sendChunk(ctx, index); err != nil {
+				send := s.sendChunk
+				if s.direct != nil {
+					send = s.sendDirect
+				}
+				if err := send(ctx, index); err != nil {
 					return err
 				}
 			}

@@ -37,6 +37,8 @@ type Config struct {
 	Data               string        `koanf:"data" help:"directory for uploads, files and the database; made if absent"`
 	Database           Secret        `koanf:"database" help:"mysql://USER:PASSWORD@HOST/NAME or postgres://… for several nodes; empty: SQLite in the data directory"`
 	Replicas           Secret        `koanf:"database_replicas" help:"URLs of read replicas of the database, separated by commas; listings come from them"`
+	Store              string        `koanf:"store" help:"where files go: local, or the name of a store in the configuration file"`
+	DirectUpload       bool          `koanf:"direct_upload" help:"let clients send large files to the store by themselves; they must be able to reach it, and pages need CORS rules in its bucket"`
 	StoreDir           string        `koanf:"store_dir" help:"directory of the local store; nodes of a cluster need one on a file system that all of them have; empty: in the data directory"`
 	ClusterAddress     string        `koanf:"cluster_address" help:"where other nodes reach this one, as http://10.0.0.5:8080; makes it a node of a cluster; none: it is alone"`
 	ClusterSecretFile  string        `koanf:"cluster_secret_file" help:"file with the secret by which the nodes of a cluster know each other"`
@@ -48,8 +50,10 @@ type Config struct {
 	UploadTTL          time.Duration `koanf:"upload_ttl" help:"an upload expires this long after its last chunk"`
 	DeleteGrace        time.Duration `koanf:"delete_grace" help:"how long content that no file refers to is kept"`
 	StagingGrace       time.Duration `koanf:"staging_grace" help:"how long the staging copy is kept after the store's was verified"`
+	ScrubRate          Bytes         `koanf:"scrub_rate" help:"bytes per second at which what is in the stores is read again and compared, for ever; 0: it is not. Clouds charge for reading"`
 	DedupScope         string        `koanf:"dedup_scope" help:"how far instant upload looks: user, global, or server (never instant)"`
 	Workers            int           `koanf:"transfer_workers" help:"transfers at a time; 0: two per processor"`
+	TransferRate       Bytes         `koanf:"transfer_rate" help:"the most that is sent to all stores per second by one process; 0: no limit"`
 	Lease              time.Duration `koanf:"transfer_lease" help:"a transfer of which nothing is heard for so long is announced again and given to another worker"`
 	Redis              Addresses     `koanf:"redis" help:"Redis that nodes share, as redis://:password@host:6379; several URLs: a Cluster; redis+sentinel://host:26379/master; none: one node alone"`
 	Queue              URL           `koanf:"queue" help:"RabbitMQ broker, as amqp://user:password@host:5672/vhost; none: the queue is in the process"`
@@ -60,6 +64,9 @@ type Config struct {
 	Drain              time.Duration `koanf:"drain" help:"how long requests may take to finish after SIGTERM"`
 	LogLevel           string        `koanf:"log_level" help:"debug, info, warn or error"`
 	LogFormat          string        `koanf:"log_format" help:"text or json"`
+
+	Stores map[string]Store `koanf:"-"` // by name; in the file alone
+	Rules  []Rule           `koanf:"-"` // in the file alone
 }
 
 // Default is what holds where nothing else is said.
@@ -68,6 +75,7 @@ func Default() Config {
 		Listen:             "127.0.0.1:8080",
 		Management:         "127.0.0.1:8081",
 		Data:               "data",
+		Store:              LocalStore,
 		MaxSize:            1 << 40,
 		MaxOpen:            100_000,
 		Durability:         "complete",
@@ -105,20 +113,23 @@ type Setting struct {
 	Key, Env, Flag, Default, Help string
 }
 
-// Settings lists all settings in the order of Config's fields.
+// Settings lists all settings that have one value, in the order of Config's fields.
 func Settings() []Setting {
 	defaults := reflect.ValueOf(Default())
-	settings := make([]Setting, defaults.NumField())
-	for i := range settings {
+	var settings []Setting
+	for i := range defaults.NumField() {
 		field := defaults.Type().Field(i)
 		key := field.Tag.Get("koanf")
-		settings[i] = Setting{
+		if key == "-" {
+			continue
+		}
+		settings = append(settings, Setting{
 			Key:     key,
 			Env:     EnvPrefix + strings.ToUpper(key),
 			Flag:    strings.ReplaceAll(key, "_", "-"),
 			Default: fmt.Sprint(defaults.Field(i).Interface()),
 			Help:    field.Tag.Get("help"),
-		}
+		})
 	}
 	return settings
 }
@@ -138,7 +149,7 @@ func AddFlags(flags *pflag.FlagSet) {
 func AddDataFlags(flags *pflag.FlagSet) {
 	var all pflag.FlagSet
 	AddFlags(&all)
-	for _, name := range []string{"config", "data", "database", "store-dir"} {
+	for _, name := range []string{"config", "data", "database", "store", "store-dir"} {
 		flags.AddFlag(all.Lookup(name))
 	}
 }
@@ -154,10 +165,14 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	if err := k.Load(confmap.Provider(defaultMap(), "."), nil); err != nil {
 		return Config{}, err
 	}
+	var c Config
 	if path := configPath(flags, environ); path != "" {
 		fromFile := koanf.New(".")
 		if err := fromFile.Load(file.Provider(path), yaml.Parser()); err != nil {
 			return Config{}, fmt.Errorf("cannot read the configuration file %s: %w", path, err)
+		}
+		if err := c.loadStores(fromFile); err != nil {
+			return Config{}, fmt.Errorf("%s: %w", path, err)
 		}
 		for _, key := range fromFile.Keys() {
 			if !known(key) {
@@ -195,7 +210,6 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	if err := k.Load(fromFlags, nil); err != nil {
 		return Config{}, err
 	}
-	var c Config
 	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
 		Result:           &c,
 		TagName:          "koanf",
@@ -265,6 +279,7 @@ func (c *Config) Validate() error {
 			isAddress(open.name, open.address)
 		}
 	}
+	c.validateStores(refuse)
 	c.validateCluster(refuse)
 	if c.Queue != "" && !c.Queue.isBroker() {
 		refuse("queue: this is not an address like amqp://user:password@host:5672/vhost")
@@ -294,6 +309,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxOpen <= 0 {
 		refuse("max_open_uploads: must be positive")
+	}
+	if c.TransferRate < 0 || c.ScrubRate < 0 {
+		refuse("transfer_rate, scrub_rate: must not be negative")
 	}
 	if c.Workers < 0 {
 		refuse("transfer_workers: must not be negative")
@@ -332,12 +350,14 @@ func (c *Config) validateCluster(refuse func(format string, args ...any)) {
 	for _, needed := range []struct{ name, value, why string }{
 		{"database", string(c.Database), "the URL of the database that all nodes have"},
 		{"redis", string(c.Redis), "the address of the Redis that all nodes have"},
-		{"store_dir", c.StoreDir, "a directory on a file system that all nodes have"},
 		{"cluster_secret_file", c.ClusterSecretFile, "a file with the same secret for all nodes, made with: openssl rand -hex 32"},
 	} {
 		if needed.value == "" {
 			refuse("%s: a node of a cluster needs it (cluster_address is set). Name %s", needed.name, needed.why)
 		}
+	}
+	if c.StoreDir == "" && slices.Contains(c.targets(), LocalStore) {
+		refuse("store_dir: a node of a cluster needs it (cluster_address is set), unless files go to another store. Name a directory on a file system that all nodes have")
 	}
 }
 

@@ -15,10 +15,12 @@ import (
 // then be repeated. upload.Canceled: ctx was done before anything was changed.
 type DB interface {
 	Catalog
+	DirectUploads
 	Outbox
 	Collector
 	Nodes
 	Leases
+	Mover
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
 	// Close waits for what is going on. Calls after it are upload.Unavailable.
@@ -36,6 +38,7 @@ type Commit struct {
 	Sealed      upload.Sealed
 	Node        string // whose staging has the bytes
 	Store       string // where they are to go
+	Direct      bool   // CommitInstant: the upload is a direct one
 	AnswerUntil time.Time
 }
 
@@ -154,6 +157,9 @@ type Outbox interface {
 	// Renew prolongs a lease and records state and progress. A lease that is over but that nobody else
 	// has taken can be renewed.
 	Renew(ctx context.Context, id string, epoch int64, p Progress) error
+	// SetDigests records what a worker found to be the bytes of a blob that nobody had read (see
+	// upload.Blob.Undigested). It may be repeated; upload.DigestMismatch if other digests are recorded already.
+	SetDigests(ctx context.Context, id string, epoch int64, found upload.Sealed, now time.Time) error
 	// SetRoot records the blob's root. Where a blob with the same identity is there already the two
 	// become one: one gets the files of both, the other is condemned for good and its transfer is
 	// cancelled. A blob whose bytes are lost joins one whose are not, one in staging joins one in a store,
@@ -161,6 +167,12 @@ type Outbox interface {
 	// Different roots for one (sha1, size) are audited, once for a pair. It may be repeated;
 	// upload.DigestMismatch if the blob has another root already.
 	SetRoot(ctx context.Context, id string, epoch int64, root upload.Root, now time.Time) (RootResult, error)
+	// Checkpoint returns what SaveCheckpoint kept for this store, "" if nothing.
+	Checkpoint(ctx context.Context, id, store string) (string, error)
+	// SaveCheckpoint keeps how far the putting of the object into a store got, instead of what was kept before.
+	SaveCheckpoint(ctx context.Context, id string, epoch int64, store, state string) error
+	// Redirect makes another store the transfer's.
+	Redirect(ctx context.Context, id string, epoch int64, store string, now time.Time) error
 	// Stored records the verified object and ends the transfer. Stored, Retry and Dead may be repeated:
 	// what they did themselves is no lost lease.
 	Stored(ctx context.Context, id string, epoch int64, store, key string, now time.Time) error
@@ -169,6 +181,9 @@ type Outbox interface {
 	// Dead records a failure that trying again will not mend. With lost the blob's bytes are gone: as
 	// MarkLost.
 	Dead(ctx context.Context, id string, epoch int64, reason string, lost bool, now time.Time) error
+
+	// RetryStore makes those of node's transfers to a store that wait to be tried again due now.
+	RetryStore(ctx context.Context, node, store string, now time.Time) error
 
 	// Transfer returns one transfer.
 	Transfer(ctx context.Context, id string) (upload.Transfer, error)
@@ -220,7 +235,8 @@ type Backlog struct {
 // CollectQuery says what Collect looks for.
 type CollectQuery struct {
 	Fence           Fence
-	Node            string // leave out what has a staging copy on another node: that node deletes it first; "": all
+	Node            string   // leave out what has a staging copy on another node: that node deletes it first; "": all
+	Without         []string // leave out what is in these stores
 	CondemnedBefore time.Time
 	Now             time.Time
 	Limit           int
@@ -233,7 +249,7 @@ type Collector interface {
 	// Their transfers are cancelled, and nothing can refer to them any more. upload.Conflict if the fence
 	// fell.
 	Collect(ctx context.Context, q CollectQuery) ([]upload.Blob, error)
-	// Deleted forgets a blob whose bytes are gone. It may be repeated; upload.Conflict if the blob is not
+	// Deleted forgets a blob whose bytes are gone, and its moves. It may be repeated; upload.Conflict if the blob is not
 	// being deleted.
 	Deleted(ctx context.Context, blobID string) error
 	// ForgetAnswers deletes expired answers and returns their number. If there are many it takes several
@@ -241,8 +257,8 @@ type Collector interface {
 	ForgetAnswers(ctx context.Context, now time.Time) (int, error)
 	// KnownStaging returns those of the upload ids that are the staging data of a blob.
 	KnownStaging(ctx context.Context, ids []string) (map[string]bool, error)
-	// KnownObjects returns those of the object keys of a store that belong to a blob: recorded, or
-	// where the blob's transfer would put it.
+	// KnownObjects returns those of the object keys of a store that belong to a blob: recorded, where the blob's
+	// transfer would put it, or the old and the new one of a move; or to a direct upload that was not dropped.
 	KnownObjects(ctx context.Context, store string, keys []string) (map[string]bool, error)
 	// Blobs goes through all blobs in the order of ids.
 	Blobs(ctx context.Context, after string, limit int) ([]upload.Blob, error)

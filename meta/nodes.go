@@ -36,7 +36,8 @@ type Nodes interface {
 	// still; if it has moved since, nothing is changed. upload.Conflict if the fence fell.
 	Strand(ctx context.Context, fence Fence, n Node, now time.Time) (int64, error)
 	// Forget gives a node up, for good, and returns how many blobs were lost: those whose only copy was
-	// there. Their files answer 410 until the same content is uploaded again. It may be repeated.
+	// there. Their files answer 410 until the same content is uploaded again. What it was to read in a store
+	// (CommitDirect) another node does. It may be repeated.
 	// upload.NotFound if there is no such node.
 	Forget(ctx context.Context, id string, now time.Time) (int64, error)
 }

@@ -17,6 +17,18 @@ case " $* " in *" -many "*) # no other servers, but databases, Redis and RabbitM
 	;;
 esac
 
+case " $* " in *" -stores "*) # what else brings files into stores
+	if [ -z "${GANTRY_TEST_CEPH:-}" ]; then exec scripts/test.sh "$0" "$@"; fi
+	if ! command -v rclone s3cmd >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+		echo "bench: installing rclone and s3cmd" >&2
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rclone s3cmd) >/dev/null
+	fi
+	make -s build-ceph
+	go build -trimpath -o "$tools/bench" ./bench
+	exec "$tools/bench" -gantry bin/gantry "$@"
+	;;
+esac
+
 if [ ! -x "$tusd" ]; then
 	echo "bench: building tusd $TUSD_VERSION" >&2
 	throwaway=$(mktemp -d)

@@ -10,15 +10,22 @@ for script in scripts/*.sh scripts/services .ci/run; do bash -n "$script"; done
 
 step "go vet"
 go vet ./...
+scripts/with-librados.sh go vet -tags ceph,pacific ./store/rados ./cmd/gantry
 
 step "formatting and linters"
 go tool -modfile=tools.mod golangci-lint run ./...
+scripts/with-librados.sh go tool -modfile=tools.mod golangci-lint run --build-tags ceph,pacific ./store/rados
 
 step "layers and the other rules of the house"
 go test -count=1 ./internal/lint
 
 step "dead code"
 dead=$(go tool -modfile=tools.mod deadcode -test ./...)
+if [ -n "$dead" ]; then
+	printf '%s\n' "$dead" >&2
+	exit 1
+fi
+dead=$(scripts/with-librados.sh go tool -modfile=tools.mod deadcode -test -tags ceph,pacific -filter gantry/store/rados ./...)
 if [ -n "$dead" ]; then
 	printf '%s\n' "$dead" >&2
 	exit 1

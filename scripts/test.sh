@@ -41,7 +41,7 @@ status=0
 
 table() { # of suites and servers; fails if a server was missing
 	awk -F'\t' -v root="$PWD/" '
-		BEGIN { n = split("MYSQL MYSQL_REPLICA POSTGRES REDIS REDIS_CLUSTER RABBITMQ", servers, " ") }
+		BEGIN { n = split("MYSQL MYSQL_REPLICA POSTGRES REDIS REDIS_CLUSTER RABBITMQ CEPH RADOS S3", servers, " ") }
 		{
 			suite = index($1, root) == 1 ? substr($1, length(root) + 1) : $1
 			server = substr($2, length("GANTRY_TEST_") + 1)

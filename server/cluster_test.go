@@ -29,6 +29,8 @@ import (
 	"gantry/server/ingest"
 	"gantry/store"
 	"gantry/store/local"
+	objects "gantry/store/memory"
+	"gantry/store/storetest"
 	"gantry/upload"
 )
 
@@ -86,6 +88,7 @@ func newCluster(t testing.TB, n int, change func(node string, o *forward.Options
 	view := memory.New()
 	stored, err := local.Open(tree("store"), "n1")
 	must(err)
+	bucket := storetest.NewDirect(t, objects.New())
 	nodes := make([]*node, n)
 	for i := range nodes {
 		id := fmt.Sprintf("n%d", i)
@@ -94,8 +97,11 @@ func newCluster(t testing.TB, n int, change func(node string, o *forward.Options
 		must(err)
 		n.staging, err = disk.Open(tree(id), disk.Options{Now: n.clock.Now, BootID: "test"})
 		must(err)
-		n.service = ingest.New(ingest.Options{Node: id, MaxSize: testMaxSize, Store: "local"}, ingest.Deps{
-			Staging: n.staging, View: view, DB: n.db, Stores: map[string]store.Store{"local": stored},
+		toDirect := func(_ int64, contentType, _ string) string {
+			return map[bool]string{true: "bucket", false: "local"}[contentType == "direct/test"]
+		}
+		n.service = ingest.New(ingest.Options{Node: id, MaxSize: testMaxSize, Route: toDirect, Direct: true}, ingest.Deps{
+			Staging: n.staging, View: view, DB: n.db, Stores: map[string]store.Store{"local": stored, "bucket": bucket},
 			Wake: func() {}, Now: n.clock.Now,
 		})
 		opt := forward.Options{Node: id, Secret: []byte(testSecret), Now: n.clock.Now}
@@ -159,6 +165,42 @@ func TestAnyChunkToAnyNode(t *testing.T) {
 	second := nodes[0].init(object{"name": "b", "size": mib})
 	nodes[1].do("DELETE", "/v1/uploads/"+second.ID, nil).want(t, 204, "")
 	nodes[2].do("GET", "/v1/uploads/"+second.ID, nil).want(t, 410, "gone")
+}
+
+// A direct upload can be gone on with through any node.
+func TestDirectUploadOnAnyNode(t *testing.T) {
+	t.Parallel()
+	nodes, _ := newCluster(t, 3, nil)
+	data := random(3*mib + 1)
+	request := object{"name": "a", "size": len(data), "chunk_size": mib, "direct": true, "content_type": "direct/test"}
+	o := nodes[0].init(request, "Idempotency-Key: k")
+	if again := nodes[1].init(request, "Idempotency-Key: k"); again.ID != o.ID || again.Direct == nil {
+		t.Errorf("begun again on another node: %+v", again)
+	}
+	path := "/v1/uploads/" + o.ID
+	for i, n := range nodes {
+		urls := decodeJSON[urlsJSON](t, n.do("GET", fmt.Sprintf("%s/urls?first=%d&count=1", path, i), nil).want(t, 200, "").body)
+		n.sendDirect(o, urls.URLs, data)
+		if a := n.do("GET", path, nil).want(t, 200, ""); !strings.Contains(a.body, fmt.Sprintf(`"received_chunks":%d,`, i+1)) {
+			t.Errorf("after chunk %d: %s", i, a.body)
+		}
+		n.put(o.ID, i, data[:mib]).want(t, 409, "direct_upload")
+	}
+	nodes[1].do("POST", path+"/complete", nil).want(t, 409, "incomplete")
+	nodes[2].sendDirect(o, o.Direct.URLs[3:], data)
+	first := nodes[2].do("POST", path+"/complete", nil).want(t, 201, "")
+	f := decodeJSON[fileJSON](t, first.body)
+	for _, n := range nodes {
+		if again := n.do("POST", path+"/complete", nil).want(t, 201, ""); again.body != first.body {
+			t.Errorf("complete again:\n%s\nbefore\n%s", again.body, first.body)
+		}
+		if a := n.do("GET", "/v1/files/"+f.ID+"/content", nil).want(t, 200, ""); a.body != string(data) {
+			t.Error("other bytes came back")
+		}
+	}
+	second := nodes[0].init(request)
+	nodes[1].do("DELETE", "/v1/uploads/"+second.ID, nil).want(t, 204, "")
+	nodes[2].do("GET", "/v1/uploads/"+second.ID+"/urls", nil).want(t, 409, "not_open")
 }
 
 // What is wrong with a request is said by the node that answers it, and reaches the client as it is.

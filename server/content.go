@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"gantry/chunkstore"
 	"gantry/server/ingest"
+	"gantry/store"
 	"gantry/upload"
 )
 
@@ -58,13 +60,24 @@ func (s *Server) fileContent(c echo.Context) (err error) {
 	}
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Content-Disposition", contentDisposition(f.Name))
-	h.Set("Repr-Digest", "sha=:"+base64.StdEncoding.EncodeToString(f.SHA1[:])+":")
+	if !f.SHA1.IsZero() {
+		h.Set("Repr-Digest", "sha=:"+base64.StdEncoding.EncodeToString(f.SHA1[:])+":")
+	}
 	h.Set("Content-Type", servedType(f.ContentType))
 	var spans []span
 	if ranged {
 		if spans, err = parseRange(r.Header.Get("Range"), f.Size); err != nil {
 			h.Set("Content-Range", "bytes */"+strconv.FormatInt(f.Size, 10))
 			return err
+		}
+	}
+	mayRedirect, err := redirects(c)
+	if err != nil {
+		return err
+	}
+	if mayRedirect && content.URL != nil && len(spans) < 2 && r.Method == http.MethodGet {
+		if address := presign(r.Context(), &content); address != "" {
+			return redirect(c, address)
 		}
 	}
 	d := newDownload(c, content.Open)
@@ -77,6 +90,46 @@ func (s *Server) fileContent(c echo.Context) (err error) {
 		return d.send(http.StatusPartialContent, spans[0])
 	}
 	return d.sendParts(spans, f.Size)
+}
+
+// presignedFor is for how long the URL of a redirect is good. It is looked at when a request begins: a download may
+// last longer.
+const presignedFor = time.Hour
+
+// redirects reports whether the client may be sent elsewhere for the content.
+func redirects(c echo.Context) (bool, error) {
+	q, err := query(c)
+	if err != nil {
+		return false, err
+	}
+	switch q.Get("redirect") {
+	case "", "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, upload.Errorf(upload.Invalid, "", "", "redirect is true or false. Leave it away if it does not matter.")
+}
+
+// presign returns where the client can fetch the content by itself, "" if that cannot be said now.
+func presign(ctx context.Context, content *ingest.FileContent) string {
+	u, err := content.URL(ctx, store.PresignOptions{
+		Expires: presignedFor, ContentType: servedType(content.File.ContentType), Disposition: contentDisposition(content.File.Name),
+	})
+	if err != nil {
+		return "" // the node tries to send it
+	}
+	return u.String()
+}
+
+// redirect sends the client to where the content is.
+func redirect(c echo.Context, address string) error {
+	h := c.Response().Header()
+	for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Range", "Repr-Digest", "Accept-Ranges"} {
+		h.Del(name) // they are the content's, and this is none
+	}
+	h.Set("Cache-Control", "private, no-store")
+	return c.Redirect(http.StatusFound, address)
 }
 
 // uploadContent sends the part of an open upload that is contiguous and hashed: always 206.

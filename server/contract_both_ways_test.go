@@ -71,7 +71,7 @@ func TestContractCheckNotices(t *testing.T) {
 // TestFieldsAreThoseDocumented: what the server reads and writes as JSON, and what the document says.
 func TestFieldsAreThoseDocumented(t *testing.T) {
 	for schema, value := range map[string]any{
-		"NewUpload": initJSON{}, "CompleteRequest": completeJSONRequest{}, "InstantRequest": instantRequestJSON{}, "FileChange": changeJSON{},
+		"NewUpload": initJSON{}, "DirectURLs": urlsJSON{}, "CompleteRequest": completeJSONRequest{}, "InstantRequest": instantRequestJSON{}, "FileChange": changeJSON{},
 		"Proof": upload.Proof{}, "Leaf": upload.Leaf{}, "OpenedUpload": uploadJSON{}, "CompleteUpload": completeJSON{}, "File": fileJSON{},
 		"Transfer": transferJSON{}, "AdminTransfer": adminTransferJSON{}, "Readiness": readyJSON{}, "Problem": problem{},
 	} {
@@ -112,6 +112,8 @@ var parameterCases = map[string]struct {
 	"PUT /v1/uploads/{id}/chunks header " + digest:           {"crc32c=:KAwGng==:", "crc32c=:AAAAAA==:", 204, 422},
 	"PUT /v1/uploads/{id}/chunks/{index} header " + length:   {"10", "", 204, 411},
 	"PUT /v1/uploads/{id}/chunks header " + length:           {"10", "", 204, 411},
+	"GET /v1/uploads/{id}/urls query first":                  {"0", "10000", 200, 400},
+	"GET /v1/uploads/{id}/urls query count":                  {"100", "101", 200, 400},
 	"GET /v1/uploads/{id}/content header Range":              {"bytes=0-1", "bytes=999-", 206, 416},
 	"POST /v1/files query name":                              {"a", "a/b", 201, 400},
 	"POST /v1/files query path":                              {"a/b", "../b", 201, 400},
@@ -130,6 +132,7 @@ var parameterCases = map[string]struct {
 	"GET /v1/files/{id}/content header If-Modified-Since":    {"Mon, 01 Jan 2001 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT", 200, 304},
 	"GET /v1/files/{id}/content header If-Match":             {"{etag}", `"x"`, 200, 412},
 	"GET /v1/files/{id}/content header If-Unmodified-Since":  {"Fri, 01 Jan 2100 00:00:00 GMT", "Mon, 01 Jan 2001 00:00:00 GMT", 200, 412},
+	"GET /v1/files/{id}/content query redirect":              {"false", "maybe", 200, 400},
 	"HEAD /v1/files/{id}/content header If-None-Match":       {`"x"`, "{etag}", 200, 304},
 	"HEAD /v1/files/{id}/content header If-Modified-Since":   {"Mon, 01 Jan 2001 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT", 200, 304},
 	"HEAD /v1/files/{id}/content header If-Match":            {"{etag}", `"x"`, 200, 412},
@@ -146,7 +149,7 @@ const (
 
 // TestParametersAreThoseDocumented: each documented parameter counts, and is refused where it cannot be.
 func TestParametersAreThoseDocumented(t *testing.T) {
-	n := newNode(t, Options{})
+	n, _ := newDirectNode(t)
 	management := serveHandler(t, newManagement(t, n.server, nil))
 	tested := map[string]bool{}
 	for path, item := range contract().doc.Paths.Map() {
@@ -238,6 +241,9 @@ func (n *node) withParameter(client *testClient, method, path string, p *openapi
 	n.t.Helper()
 	file := n.storeFile("a", []byte(ten))
 	o := n.open(len(ten))
+	if strings.HasSuffix(path, "/urls") {
+		o = n.init(object{"name": "a.bin", "size": len(ten), "direct": true})
+	}
 	if strings.HasSuffix(path, "/content") && strings.Contains(path, "/uploads/") {
 		n.put(o.ID, 0, []byte(ten)).want(n.t, 204, "")
 		n.waitHashed(o.ID, int64(len(ten)))

@@ -56,6 +56,7 @@ var answers = map[upload.Kind]answer{
 	upload.Timeout:             {status: 408, title: "Too slow", detail: "The request's body came too slowly. Try again."},
 	upload.MethodNotAllowed:    {status: 405, title: "Method not allowed", detail: "The address does not take this method. Use one of those that Allow lists."},
 	upload.PreconditionFailed:  {status: 412, title: "Precondition failed", detail: "The content is not the version that the request asks for. Ask without the condition to get what there is."},
+	upload.DirectUpload:        {status: 409, title: "Chunks go to the store", detail: "The chunks of this upload go to the store. Send them to the upload's URLs."},
 }
 
 // problem is an error as a client sees it (RFC 9457).

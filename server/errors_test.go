@@ -23,7 +23,7 @@ func TestEveryKindHasAnAnswer(t *testing.T) {
 		upload.NotFound: 404, upload.Gone: 410, upload.NotOpen: 409, upload.ChunkConflict: 409, upload.Incomplete: 409,
 		upload.DigestMismatch: 422, upload.KeyReused: 422, upload.BadRange: 416, upload.NoRoom: 507, upload.Unavailable: 503,
 		upload.TooMany: 429, upload.Conflict: 409, upload.Canceled: 499, upload.Timeout: 408, upload.MethodNotAllowed: 405,
-		upload.PreconditionFailed: 412,
+		upload.PreconditionFailed: 412, upload.DirectUpload: 409,
 	}
 	for _, kind := range upload.Kinds() {
 		p := problemOf(upload.Wrap(kind, "x", "", kind))
@@ -88,6 +88,7 @@ func everyCall() []call {
 		{"PUT", "/v1/uploads/" + id + "/chunks", "x", ""},
 		{"POST", "/v1/uploads/" + id + "/complete", "", ""},
 		{"POST", "/v1/uploads/" + id + "/instant", `{"sha1":"` + sum + `"}`, js},
+		{"GET", "/v1/uploads/" + id + "/urls", "", ""},
 		{"GET", "/v1/uploads/" + id + "/content", "", ""},
 		{"HEAD", "/v1/uploads/" + id + "/content", "", ""},
 		{"POST", "/v1/files?name=a", "x", ""},

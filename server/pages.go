@@ -15,18 +15,19 @@ const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-a
 
 // pages adds what people look at in a browser.
 func (s *Server) pages(e *echo.Echo) {
-	add := func(path, contentType string, text []byte) {
+	serve := func(path, contentType string, text func() []byte) {
 		handler := func(c echo.Context) error {
 			h := c.Response().Header()
 			h.Set("Content-Security-Policy", pagePolicy)
 			h.Set("Cache-Control", "no-cache")
-			return c.Blob(http.StatusOK, contentType, text)
+			return c.Blob(http.StatusOK, contentType, text())
 		}
 		e.GET(path, handler)
 		e.HEAD(path, handler)
 	}
+	add := func(path, contentType string, text []byte) { serve(path, contentType, func() []byte { return text }) }
 	const html, css, svg = "text/html; charset=utf-8", "text/css; charset=utf-8", "image/svg+xml"
-	add("/", html, web.Page(s.opt.Token == ""))
+	serve("/", html, func() []byte { return web.Page(s.opt.Token == "", s.opt.Notices()) })
 	add("/style.css", css, web.Style)
 	add("/icon.svg", svg, web.Icon)
 	add("/docs", html, api.Page())

@@ -29,6 +29,7 @@ type Uploads interface {
 	PutChunk(ctx context.Context, owner, id string, index int, body chunkstore.Body) error
 	Status(ctx context.Context, owner, id string) (ingest.Status, error)
 	Uploads(ctx context.Context, owner, after string, limit int) (ingest.Page[ingest.Status], error)
+	URLs(ctx context.Context, owner, id string, first, count int) (ingest.URLs, error)
 	Instant(ctx context.Context, owner, id string, r ingest.InstantRequest) (ingest.InstantResult, error)
 	Complete(ctx context.Context, owner, id string, r ingest.CompleteRequest) (upload.File, error)
 	Cancel(ctx context.Context, owner, id string) error
@@ -64,12 +65,16 @@ type Options struct {
 	IdleTimeout   time.Duration // of a kept connection; 2 min
 	DrainTimeout  time.Duration // for requests under way when the server stops; 30 s
 
+	Notices func() []string       // what the page says of how the server is, sentences; nil: nothing
 	Log     *slog.Logger          // discarded if nil
 	Metrics prometheus.Registerer // counted unseen if nil
 }
 
 func (o Options) withDefaults() Options {
 	o.Owner = cmp.Or(o.Owner, "local")
+	if o.Notices == nil {
+		o.Notices = func() []string { return nil }
+	}
 	o.MinRate = cmp.Or(o.MinRate, 1<<10)
 	o.Window = cmp.Or(o.Window, 30*time.Second)
 	o.Stall = cmp.Or(o.Stall, 2*time.Minute)
@@ -134,6 +139,7 @@ func (s *Server) routes(e *echo.Echo) {
 	e.DELETE("/v1/uploads/:id", s.atOwner(s.cancelUpload))
 	e.PUT("/v1/uploads/:id/chunks", s.atOwner(s.putChunk))
 	e.PUT("/v1/uploads/:id/chunks/:index", s.atOwner(s.putChunk))
+	e.GET("/v1/uploads/:id/urls", s.atOwner(s.chunkURLs))
 	e.POST("/v1/uploads/:id/instant", s.atOwner(s.instantUpload))
 	e.POST("/v1/uploads/:id/complete", s.atOwner(s.completeUpload))
 	e.GET("/v1/uploads/:id/content", s.atOwner(s.uploadContent))

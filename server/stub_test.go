@@ -49,6 +49,10 @@ func (s *stub) Uploads(context.Context, string, string, int) (ingest.Page[ingest
 	return ingest.Page[ingest.Status]{}, s.err
 }
 
+func (s *stub) URLs(context.Context, string, string, int, int) (ingest.URLs, error) {
+	return ingest.URLs{}, s.err
+}
+
 func (s *stub) Instant(context.Context, string, string, ingest.InstantRequest) (ingest.InstantResult, error) {
 	return ingest.InstantResult{}, s.err
 }

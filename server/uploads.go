@@ -25,6 +25,7 @@ type initJSON struct {
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata"`
 	Replaces    string            `json:"replaces"`
+	Direct      bool              `json:"direct,omitempty"`
 }
 
 func (s *Server) initUpload(c echo.Context) error {
@@ -38,7 +39,7 @@ func (s *Server) initUpload(c echo.Context) error {
 	}
 	opened, _, err := s.uploads.Init(c.Request().Context(), s.owner(c), ingest.InitRequest{
 		Name: r.Name, Path: r.Path, Size: r.Size, SHA1: r.SHA1, Hint: r.Hint, ChunkSize: r.ChunkSize,
-		ContentType: r.ContentType, Metadata: r.Metadata, Replaces: r.Replaces, Key: key,
+		ContentType: r.ContentType, Metadata: r.Metadata, Replaces: r.Replaces, Direct: r.Direct, Key: key,
 	})
 	if e, ok := errors.AsType[*ingest.ElsewhereError](err); ok && s.isElsewhere(c, e.Node) {
 		return s.passJSON(c, e.Node, r) // it was begun there
@@ -52,6 +53,10 @@ func (s *Server) initUpload(c echo.Context) error {
 	}
 	if open, ok := view.(uploadJSON); ok {
 		open.Known, open.Challenge = opened.Known, opened.Challenge
+		if opened.URLs != nil {
+			urls := viewURLs(opened.URLs)
+			open.Direct = &urls
+		}
 		view = open
 	}
 	c.Response().Header().Set("Location", "/v1/uploads/"+opened.ID)
@@ -172,6 +177,34 @@ func rawBody(c echo.Context) (chunkstore.Body, error) {
 	}
 	return d.body(c, readerOf(c), r.ContentLength), nil
 }
+
+// chunkURLs answers where the chunks of a direct upload go.
+func (s *Server) chunkURLs(c echo.Context) error {
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	first, count := 0, maxURLs
+	if text := q.Get("first"); text != "" {
+		var ok bool
+		if first, ok = parseIndex(text); !ok {
+			return upload.Errorf(upload.InvalidIndex, "", "", "\"first\" is the index of a chunk, from 0 to %d. Send one.", upload.MaxChunks-1)
+		}
+	}
+	if text := q.Get("count"); text != "" {
+		if count, err = strconv.Atoi(text); err != nil || count < 1 || count > maxURLs {
+			return upload.Errorf(upload.Invalid, "", "", "\"count\" is a number from 1 to %d. Choose one, or leave it out.", maxURLs)
+		}
+	}
+	urls, err := s.uploads.URLs(c.Request().Context(), s.owner(c), c.Param("id"), first, count)
+	if err != nil {
+		return err
+	}
+	return writeJSON(c, http.StatusOK, viewURLs(&urls))
+}
+
+// maxURLs is how many URLs one answer has at the most.
+const maxURLs = 100
 
 // instantRequestJSON is the request of POST /v1/uploads/{id}/instant.
 type instantRequestJSON struct {

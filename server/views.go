@@ -26,9 +26,31 @@ type uploadJSON struct {
 	UpdatedAt      time.Time         `json:"updated_at"`
 	ExpiresAt      time.Time         `json:"expires_at"`
 
+	// Of a direct upload: its URLs in the answer to init, and an empty object otherwise.
+	Direct *urlsJSON `json:"direct,omitempty"`
+
 	// In the answer to init only.
 	Known     ingest.Known      `json:"known,omitempty"`
 	Challenge *upload.Challenge `json:"challenge,omitempty"`
+}
+
+// urlsJSON is where chunks of a direct upload go.
+type urlsJSON struct {
+	URLs      []urlJSON `json:"urls,omitempty"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+type urlJSON struct {
+	Index int    `json:"index"`
+	URL   string `json:"url"`
+}
+
+func viewURLs(u *ingest.URLs) urlsJSON {
+	v := urlsJSON{URLs: make([]urlJSON, len(u.Parts)), ExpiresAt: u.ExpiresAt.UTC()}
+	for i, part := range u.Parts {
+		v.URLs[i] = urlJSON(part)
+	}
+	return v
 }
 
 func viewUpload(s *ingest.Status) uploadJSON {
@@ -41,6 +63,9 @@ func viewUpload(s *ingest.Status) uploadJSON {
 	if u.Size >= 0 {
 		count := u.Layout().Count()
 		v.Size, v.ChunkCount = &u.Size, &count
+	}
+	if s.Direct {
+		v.Direct = &urlsJSON{}
 	}
 	return v
 }
@@ -81,7 +106,7 @@ type fileJSON struct {
 	Name        string            `json:"name"`
 	Path        string            `json:"path"`
 	Size        int64             `json:"size"`
-	SHA1        upload.SHA1       `json:"sha1"`
+	SHA1        *upload.SHA1      `json:"sha1"` // null: not known yet
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata"`
 	CreatedAt   time.Time         `json:"created_at"`
@@ -92,8 +117,11 @@ type fileJSON struct {
 
 func viewFile(f *upload.File) fileJSON {
 	v := fileJSON{
-		ID: f.ID, Name: f.Name, Path: f.Path, Size: f.Size, SHA1: f.SHA1, ContentType: f.ContentType,
+		ID: f.ID, Name: f.Name, Path: f.Path, Size: f.Size, ContentType: f.ContentType,
 		Metadata: orEmpty(f.Metadata), CreatedAt: f.CreatedAt.UTC(), UpdatedAt: f.UpdatedAt.UTC(), Location: "staging",
+	}
+	if !f.SHA1.IsZero() {
+		v.SHA1 = &f.SHA1
 	}
 	switch {
 	case f.Lost:

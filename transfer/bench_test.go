@@ -120,8 +120,8 @@ func bench(b *testing.B, size int64, copying bool) {
 // copied hides the file of contents.
 type copied struct{ store.Store }
 
-func (c copied) Put(ctx context.Context, key string, content store.Content, progress func(int64)) error {
-	return c.Store.Put(ctx, key, struct{ store.Content }{content}, progress)
+func (c copied) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {
+	return c.Store.Put(ctx, key, struct{ store.Content }{content}, opt)
 }
 
 func (c copied) Verify(ctx context.Context, key string, want store.Digests) error {

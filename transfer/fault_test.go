@@ -220,8 +220,8 @@ func TestFault22StoreMisbehaves(t *testing.T) {
 		reason   string
 		attempts int // 0: any number
 	}{
-		"time-out of a Put that succeeded": {storetest.PutTimesOut, 2, "in time", 3},
-		"burst of 503":                     {storetest.Unavailable, 25, "503", 0}, // more than Options.MaxFailures
+		"time-out of a Put that succeeded": {storetest.PutTimesOut, 1, "in time", 2}, // the second finds the object
+		"burst of 503":                     {storetest.Unavailable, 25, "503", 0},    // more than Options.MaxFailures
 		"bit flipped":                      {storetest.PutFlipsBit, 3, "crc32c", 4},
 		"object cut short":                 {storetest.PutCutsOff, 3, "bytes", 4},
 		"found but not readable":           {storetest.PutHidden, 3, "no such object", 4},

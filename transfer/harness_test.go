@@ -129,6 +129,13 @@ func (o *outbox) Renew(ctx context.Context, id string, epoch int64, p meta.Progr
 	return o.Outbox.Renew(ctx, id, epoch, p)
 }
 
+func (o *outbox) SetDigests(ctx context.Context, id string, epoch int64, found upload.Sealed, now time.Time) error {
+	if err := o.call("SetDigests"); err != nil {
+		return err
+	}
+	return o.Outbox.SetDigests(ctx, id, epoch, found, now)
+}
+
 func (o *outbox) SetRoot(ctx context.Context, id string, epoch int64, root upload.Root, now time.Time) (meta.RootResult, error) {
 	if err := o.call("SetRoot"); err != nil {
 		return meta.RootResult{}, err

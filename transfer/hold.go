@@ -75,6 +75,13 @@ func (h *hold) verifying(ctx context.Context) {
 	}
 }
 
+// sending tells that it has to be sent all the same.
+func (h *hold) sending() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.state = upload.TransferRunning
+}
+
 // check returns errLeaseLost when the lease has run out or is known to be lost. After a process was
 // stopped for a while it knows that before any timer does.
 func (h *hold) check(ctx context.Context) error {

@@ -1,10 +1,10 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"runtime/debug"
 	"sync"
@@ -66,31 +66,40 @@ func (w *Worker) attempt(ctx context.Context, id string, ack func()) error {
 
 // recovered is work, with a panic made an error.
 func (w *Worker) recovered(ctx context.Context, h *hold) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			w.log.Error("a transfer met a defect", "transfer_id", h.job.Transfer.ID, "panic", p, "stack", string(debug.Stack()))
-			err = upload.Errorf(upload.Internal, "transfer.work", h.job.Transfer.ID, "The transfer met a defect in the server.")
-		}
-	}()
+	defer w.recover(h, &err)
 	return w.work(ctx, h)
+}
+
+// recover makes an error of a panic; it is deferred.
+func (w *Worker) recover(h *hold, err *error) {
+	if p := recover(); p != nil {
+		w.log.Error("a transfer met a defect", "transfer_id", h.job.Transfer.ID, "panic", p, "stack", string(debug.Stack()))
+		*err = upload.Errorf(upload.Internal, "transfer.work", h.job.Transfer.ID, "The transfer met a defect in the server.")
+	}
 }
 
 // work does what is to be done under a lease. After nil the object is in the store, verified.
 func (w *Worker) work(ctx context.Context, h *hold) error {
 	t, b := &h.job.Transfer, &h.job.Blob
-	st, ok := w.Stores[t.Store]
-	if !ok {
-		return upload.Errorf(upload.Unavailable, "transfer.work", t.ID, "The store %q is not configured.", t.Store)
-	}
 	if t.Node != w.opt.Node {
 		return upload.Errorf(upload.Unavailable, "transfer.work", t.ID, "The bytes are on node %q.", t.Node)
 	}
-	key := upload.ObjectKeyFor(b)
+	if b.Undigested() {
+		return w.readStored(ctx, h)
+	}
+	st, err := w.target(ctx, h)
+	if err != nil {
+		return err
+	}
+	key, there := upload.ObjectKeyFor(b), false
 	if !b.Root.IsZero() {
-		// Not the first attempt: before all bytes are read again, see whether the store answers at all.
-		if _, err := st.Size(ctx, key); err != nil && !errors.Is(err, upload.NotFound) {
+		// Not the first attempt: before all bytes are read again, see whether the store answers at all. If it has
+		// an object, an answer was lost.
+		size, err := st.Size(ctx, key)
+		if err != nil && !errors.Is(err, upload.NotFound) {
 			return err
 		}
+		there = err == nil && size == b.Size
 	}
 	content, err := w.Staging.Open(ctx, b.Staging)
 	if errors.Is(err, upload.NotFound) {
@@ -101,22 +110,28 @@ func (w *Worker) work(ctx context.Context, h *hold) error {
 	}
 	defer content.Close()
 
-	digests, err := digest(ctx, content)
-	if err != nil {
-		return err
-	}
-	if reason := differs(digests, b); reason != "" {
-		return w.lost(ctx, &lostError{reason})
-	}
-	if b.Root.IsZero() {
-		if err := w.setRoot(ctx, h, digests.Root); err != nil {
+	send := func(ctx context.Context, known *store.Digests) error {
+		saved, err := w.checkpointOf(ctx, t)
+		if err != nil {
 			return err
 		}
+		return st.Put(ctx, key, content, store.PutOptions{Progress: h.sent.Store, Digests: known, Checkpoint: saved})
 	}
-	if err := h.check(ctx); err != nil {
-		return err
+	_, crc64 := store.As[store.CRC64Verifier](st)
+	var digests store.Digests
+	if b.Size >= besideFrom && !there {
+		digests, err = w.readBeside(ctx, h, content, crc64, send)
+	} else if digests, err = w.read(ctx, h, content, crc64); err == nil {
+		if there {
+			h.verifying(ctx)
+			if err := st.Verify(ctx, key, digests); err == nil || patient(upload.KindOf(err)) {
+				return errors.Join(err, h.check(ctx))
+			}
+			h.sending()
+		}
+		err = send(ctx, &digests)
 	}
-	if err := st.Put(ctx, key, content, h.sent.Store); err != nil {
+	if err != nil {
 		return err
 	}
 	h.verifying(ctx)
@@ -124,6 +139,51 @@ func (w *Worker) work(ctx context.Context, h *hold) error {
 		return err
 	}
 	return h.check(ctx)
+}
+
+// read reads all of the staging copy, compares it with what was received, and records its root.
+func (w *Worker) read(ctx context.Context, h *hold, content chunkstore.Content, crc64 bool) (store.Digests, error) {
+	b := &h.job.Blob
+	digests, err := digest(ctx, content, crc64)
+	if err != nil {
+		return digests, err
+	}
+	if reason := differs(digests, b); reason != "" {
+		return digests, w.lost(ctx, &lostError{reason})
+	}
+	if b.Root.IsZero() {
+		if err := w.setRoot(ctx, h, digests.Root); err != nil {
+			return digests, err
+		}
+	}
+	return digests, h.check(ctx)
+}
+
+// besideFrom is the size from which on content is sent while it is read, bytes. Reading takes a third of the time of a
+// transfer then; smaller content had better not be sent at all if it is there already.
+const besideFrom = 64 << 20
+
+// readBeside is read while send is at work. What was sent counts only if what was read is right; if it is not, or is there
+// already, the sending ends. That send fails does not end the reading: the root is wanted whether the store answers or not.
+func (w *Worker) readBeside(ctx context.Context, h *hold, content chunkstore.Content, crc64 bool, send func(context.Context, *store.Digests) error) (store.Digests, error) {
+	if err := h.check(ctx); err != nil {
+		return store.Digests{}, err
+	}
+	sending, cancel := context.WithCancelCause(ctx)
+	var sent error
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel(nil) // also when reading panics
+	beside.Go(func() {
+		defer w.recover(h, &sent)
+		sent = send(sending, nil)
+	})
+	digests, err := w.read(ctx, h, content, crc64)
+	if err != nil {
+		cancel(err)
+	}
+	beside.Wait()
+	return digests, cmp.Or(err, sent)
 }
 
 // differs says how the bytes in staging differ from those that were received, "" if they do not.
@@ -162,30 +222,29 @@ const bufferSize = 256 << 10 // of one step of reading, bytes; it stays in the p
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // digest reads all of the content.
-func digest(ctx context.Context, content chunkstore.Content) (store.Digests, error) {
+func digest(ctx context.Context, content chunkstore.Content, crc64 bool) (store.Digests, error) {
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
-	var tree upload.TreeHasher
-	d := store.Digests{Size: content.Size(), Source: content}
-	for off := int64(0); off < d.Size; off += bufferSize {
+	d, size := store.NewDigester(crc64), content.Size()
+	for off := int64(0); off < size; off += bufferSize {
 		if err := ctx.Err(); err != nil {
-			return d, err
+			return store.Digests{}, err
 		}
-		block := buffer[:min(bufferSize, d.Size-off)]
+		block := buffer[:min(bufferSize, size-off)]
 		if n, err := content.ReadAt(block, off); n < len(block) {
 			if err == nil {
 				err = io.ErrUnexpectedEOF
 			}
-			return d, &upload.Error{
+			return store.Digests{}, &upload.Error{
 				Kind: upload.Internal, Op: "transfer.digest", Err: err,
 				Detail: fmt.Sprintf("The staging copy cannot be read at byte %d.", off+int64(n)),
 			}
 		}
-		d.CRC32C = crc32.Update(d.CRC32C, upload.Castagnoli, block)
-		_, _ = tree.Write(block) // never fails
+		_, _ = d.Write(block) // never fails
 	}
-	d.Root = tree.Root()
-	return d, nil
+	digests := d.Sum()
+	digests.Source = content
+	return digests, nil
 }
 
 // settle records how the work under a lease ended.
@@ -194,7 +253,7 @@ func (w *Worker) settle(ctx context.Context, h *hold, failure error) {
 	log := w.log.With("transfer_id", t.ID, "blob_id", t.BlobID, "store", t.Store)
 	now := w.Now() // once: a write that is repeated must be the same write
 	record := func(ctx context.Context) error {
-		return w.Outbox.Stored(ctx, t.ID, t.Lease.Epoch, t.Store, upload.ObjectKeyFor(&h.job.Blob), now)
+		return w.Outbox.Stored(ctx, t.ID, t.Lease.Epoch, t.Store, keyOf(&h.job.Blob), now)
 	}
 	retry := func(after time.Duration) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -224,7 +283,7 @@ func (w *Worker) settle(ctx context.Context, h *hold, failure error) {
 		record = retry(0)
 	case isLost:
 		log.Error("a blob's bytes are gone or wrong", "reason", lost.reason)
-		record = dead(h.job.Blob.Store == "")
+		record = dead(h.job.Blob.Store == "" || h.job.Blob.Undigested())
 	case kind == upload.Invalid:
 		log.Error("a transfer cannot be done until an operator has mended what is wrong", "error", failure)
 		record = dead(false)

@@ -35,6 +35,7 @@ type Options struct {
 	Heartbeat   time.Duration // how often a lease is renewed and progress recorded; default 5 s
 	MinBackoff  time.Duration // before the second attempt; default 1 s
 	MaxBackoff  time.Duration // between any two; default 5 min
+	Probe       time.Duration // how often a store that does not answer is asked whether it is back; default 5 s
 	MaxFailures int           // a transfer is dead after so many failures, those of a store that is away not counted; default 20
 	Log         *slog.Logger  // default: none
 }
@@ -46,6 +47,7 @@ func (o Options) withDefaults() Options {
 	o.Heartbeat = cmp.Or(o.Heartbeat, min(5*time.Second, o.LeaseTTL/4))
 	o.MinBackoff = cmp.Or(o.MinBackoff, time.Second)
 	o.MaxBackoff = cmp.Or(o.MaxBackoff, 5*time.Minute)
+	o.Probe = cmp.Or(o.Probe, 5*time.Second)
 	o.MaxFailures = cmp.Or(o.MaxFailures, 20)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -66,7 +68,9 @@ type Deps struct {
 	Staging Staging
 	Stores  map[string]store.Store
 	Queue   queue.Consumer
-	Now     func() time.Time // time.Now if nil
+	// Fallback names the store that takes what is for another while that does not answer; "" or none: it waits.
+	Fallback map[string]string
+	Now      func() time.Time // time.Now if nil
 
 	// Current says whether Staging is the node's, and not an old copy beside which another process has
 	// started as this node: then upload.Conflict, and what is missing here may be there. nil if it always is.
@@ -103,14 +107,13 @@ func NewWorker(opt Options, deps Deps) *Worker {
 // this node on a newer copy of its directory; see Deps.Current.
 func (w *Worker) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	w.mu.Lock()
 	w.stop = stop
 	w.mu.Unlock()
+	var beside sync.WaitGroup
+	defer func() { stop(nil); beside.Wait() }()
 	for name, st := range w.Stores {
-		if err := st.Clean(ctx); err != nil && ctx.Err() == nil {
-			w.log.Warn("could not clean up in a store; the next start tries again", "store", name, "error", err)
-		}
+		beside.Go(func() { w.attend(ctx, name, st) })
 	}
 	delays := w.delays()
 	for ctx.Err() == nil {

@@ -43,6 +43,7 @@ const (
 	Timeout                         // the request body came too slowly
 	MethodNotAllowed                // the address exists, the method does not
 	PreconditionFailed              // the content is not the version that was asked for: fetch it anew
+	DirectUpload                    // the bytes of this upload go to the store: PUT them to its URLs
 	kindCount
 )
 
@@ -54,7 +55,7 @@ var kindNames = [...]string{
 	ChunkConflict: "chunk_conflict", Incomplete: "incomplete", DigestMismatch: "digest_mismatch", KeyReused: "idempotency_key_reused",
 	BadRange: "range_not_satisfiable", NoRoom: "insufficient_storage", Unavailable: "unavailable", TooMany: "too_many_requests",
 	Conflict: "conflict", Canceled: "canceled", Timeout: "timeout", MethodNotAllowed: "method_not_allowed",
-	PreconditionFailed: "precondition_failed",
+	PreconditionFailed: "precondition_failed", DirectUpload: "direct_upload",
 }
 
 // Kinds lists every kind, for tables that must cover them all.

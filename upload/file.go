@@ -15,7 +15,7 @@ type File struct {
 	ContentType string
 	Metadata    map[string]string
 	Size        int64
-	SHA1        SHA1
+	SHA1        SHA1 // zero: not known yet; see Blob.Undigested
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
 	Stored      bool // the blob is in a store, verified; otherwise in staging
@@ -54,6 +54,11 @@ type Blob struct {
 	CondemnedAt time.Time
 }
 
+// Undigested reports whether the bytes are in a store, where a client has sent them by itself, and nobody has
+// read them yet: SHA1 is what was announced, or zero, and the other digests are zero. With a root they have been
+// read, and only the end of that was not recorded.
+func (b *Blob) Undigested() bool { return b.Store != "" && b.VerifiedAt.IsZero() }
+
 // ObjectKeyFor is where a blob lives in a store: derived from the content, so that people can find
 // it, and from the blob's id, so that no two blobs ever share an object (a blob being deleted and
 // the same content arriving again, or two files with one SHA-1).
@@ -62,10 +67,19 @@ func ObjectKeyFor(b *Blob) string {
 	return sum[:2] + "/" + sum + "-" + b.ID
 }
 
+// MovedKeyFor is where a move puts a blob's object: with the move's id besides, so that no key is ever used
+// for a second time. Whoever deletes what a move has left cannot meet what a later one has made.
+func MovedKeyFor(b *Blob, moveID string) string { return ObjectKeyFor(b) + "-" + moveID }
+
+// DirectKeyFor is where a direct upload becomes an object, before its digests are known: derived from the node that
+// began it, so that people can find out whose it is, and from the id that its blob is to have.
+func DirectKeyFor(node, blobID string) string { return "direct/" + node + "-" + blobID }
+
 // BlobIDFromKey returns the id of the blob whose object this key would name. The key need not be one
-// that ObjectKeyFor made: whoever looks the blob up compares its key.
+// that ObjectKeyFor or MovedKeyFor made: whoever looks the blob up compares its key.
 func BlobIDFromKey(key string) (id string, ok bool) {
-	_, id, ok = strings.Cut(key, "-")
+	_, rest, ok := strings.Cut(key, "-")
+	id, _, _ = strings.Cut(rest, "-")
 	return id, ok && id != ""
 }
 
@@ -88,13 +102,14 @@ func (s TransferState) Final() bool {
 	return s == TransferStored || s == TransferDead || s == TransferCancelled
 }
 
-// Transfer moves a blob from a node's staging to a store. Its row is the outbox entry, written in
-// the transaction that makes the file.
+// Transfer moves a blob from a node's staging to a store; of a blob that is in its store already (see
+// Blob.Undigested) it only reads and verifies it there. Its row is the outbox entry, written in the transaction
+// that makes the file.
 type Transfer struct {
 	ID        string
 	BlobID    string
-	Node      string // where the bytes are
-	Store     string // where they go
+	Node      string // where the bytes are, or whose worker reads them in the store
+	Store     string // where they go, or are
 	State     TransferState
 	Bytes     int64 // sent so far
 	Size      int64

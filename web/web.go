@@ -20,11 +20,17 @@ var Icon []byte
 //go:embed page.html
 var pageHTML string
 
+var page = template.Must(template.New("page").Parse(pageHTML))
+
 // Page returns the page. A browser can upload from it only where no login is needed: with open it has
-// a form for that, otherwise it shows how to upload with a token.
-func Page(open bool) []byte {
+// a form for that, otherwise it shows how to upload with a token. Notices are sentences about how the server is.
+func Page(open bool, notices []string) []byte {
 	var out bytes.Buffer
-	if err := template.Must(template.New("page").Parse(pageHTML)).Execute(&out, struct{ Open bool }{open}); err != nil {
+	err := page.Execute(&out, struct {
+		Open    bool
+		Notices []string
+	}{open, notices})
+	if err != nil {
 		panic(err) // cannot happen: the template is part of the program, and a test renders it
 	}
 	return out.Bytes()

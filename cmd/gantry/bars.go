@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -155,7 +156,7 @@ func (d *bars) update() {
 	}
 	if d.total == nil {
 		d.total = d.p.New(0, style(), mpb.BarPriority(1<<30),
-			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.columns().head("all files", "") })),
+			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.columns().head("all "+cmp.Or(d.board.noun, "files"), "") })),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
 				return " " + d.board.status(time.Now(), d.columns().short)
 			})))

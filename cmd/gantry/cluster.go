@@ -39,9 +39,10 @@ func (n *node) join(ctx context.Context, c *config.Config, log *slog.Logger) (er
 	if err != nil {
 		return err
 	}
-	// Others look for the mark as soon as they hear of the node.
-	if err := writeDurably(filepath.Join(storeDir(c), storeMark+n.id), id+"\n"); err != nil {
-		return err
+	if c.UsesLocal() { // others look for the mark as soon as they hear of the node
+		if err := writeDurably(filepath.Join(storeDir(c), storeMark+n.id), id+"\n"); err != nil {
+			return err
+		}
 	}
 	n.member, err = cluster.Join(ctx, cluster.Options{Node: n.id, Address: c.ClusterAddress, Log: log}, n.db)
 	if err != nil {
@@ -93,6 +94,9 @@ func (n *node) lead() (meta.Fence, bool) {
 // oneStore refuses a directory for the local store that is another database's, whose objects would be garbage
 // here, and be deleted; and one that is not the one that all nodes have.
 func oneStore(ctx context.Context, c *config.Config, db *sqldb.DB) error {
+	if !c.UsesLocal() {
+		return nil
+	}
 	dir := storeDir(c)
 	id, err := db.Identity(ctx)
 	if err != nil {

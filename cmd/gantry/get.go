@@ -159,7 +159,7 @@ func (g *get) tell(screen display, out *events, target string, done *client.Down
 		text += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(float64(done.BytesReceived)/took)))
 	}
 	out.write(fileEvent{
-		Event: "file_done", ID: done.File.ID, Name: done.File.FullName(), Size: done.File.Size, SHA1: done.File.SHA1.String(),
+		Event: "file_done", ID: done.File.ID, Name: done.File.FullName(), Size: done.File.Size, SHA1: known(done.File.SHA1),
 		Saved: target, Seconds: took,
 	})
 	screen.say(text)

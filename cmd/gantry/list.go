@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gantry/client"
+	"gantry/upload"
 )
 
 func newListCommand(app *app) *cobra.Command {
@@ -137,7 +139,7 @@ func writeFile(w io.Writer, f *client.File) error {
 	line("name", "%s", f.FullName())
 	line("id", "%s", f.ID)
 	line("size", "%s (%s bytes)", humanize.IBytes(uint64(f.Size)), humanize.Comma(f.Size))
-	line("sha1", "%s", f.SHA1)
+	line("sha1", "%s", cmp.Or(known(f.SHA1), "not known yet"))
 	line("type", "%s", f.ContentType)
 	line("created", "%s", f.CreatedAt.Local().Format(time.RFC3339))
 	line("updated", "%s", f.UpdatedAt.Local().Format(time.RFC3339))
@@ -189,4 +191,12 @@ func each(app *app, args []string, do func(arg string) error) error {
 		return nil
 	}
 	return reported{merge(codes, len(args)-len(codes))}
+}
+
+// known is a SHA-1 as text, "" if the server does not know it yet.
+func known(sum upload.SHA1) string {
+	if sum.IsZero() {
+		return ""
+	}
+	return sum.String()
 }

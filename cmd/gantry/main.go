@@ -122,7 +122,7 @@ func newRootCommand(app *app) *cobra.Command {
 	}
 	add(groupFiles, newPutCommand(app), newGetCommand(app), newListCommand(app), newStatCommand(app),
 		newMoveCommand(app), newRemoveCommand(app), newUploadsCommand(app))
-	add(groupServer, newServeCommand(app), newTransferCommand(app), newDoctorCommand(app), newMigrateCommand(app), newTransfersCommand(app), newNodesCommand(app), newHealthCommand(app))
+	add(groupServer, newServeCommand(app), newTransferCommand(app), newDoctorCommand(app), newMigrateCommand(app), newMigrateDBCommand(app), newTransfersCommand(app), newNodesCommand(app), newHealthCommand(app))
 	add(groupMore, newVersionCommand(app))
 	root.AddCommand(newExitCodesTopic())
 	root.SetHelpCommandGroupID(groupMore)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +22,6 @@ import (
 	"gantry/server/forward"
 	"gantry/server/ingest"
 	"gantry/store"
-	"gantry/store/local"
 	"gantry/transfer"
 	"gantry/upload"
 )
@@ -33,9 +31,6 @@ const (
 	databaseName = "gantry.db"
 	nodeName     = "node" // has the node's id
 )
-
-// localStore is the name of the store that every node has: a directory beside its staging.
-const localStore = "local"
 
 // The locks of a data directory: one process receives uploads, and one, which may be another, does the
 // transfers. Two of either would delete each other's files.
@@ -50,7 +45,7 @@ type node struct {
 	locks   []*vfs.DirLock
 	db      *sqldb.DB
 	staging *disk.Staging
-	stores  map[string]store.Store
+	stores  *stores
 	queue   *wakeup
 	redis   *redis.View // nil: none
 	ingest  *ingest.Service
@@ -62,7 +57,11 @@ type node struct {
 
 // openNode makes or opens a data directory. A directory that another process uses is an error.
 func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, log *slog.Logger) (_ *node, err error) {
-	for _, dir := range []string{c.Data, filepath.Join(c.Data, "staging"), storeDir(c)} {
+	dirs := []string{c.Data, filepath.Join(c.Data, "staging")}
+	if c.UsesLocal() {
+		dirs = append(dirs, storeDir(c))
+	}
+	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot make the data directory: %w", err)
 		}
@@ -100,7 +99,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 	if err != nil {
 		return nil, err
 	}
-	if n.stores, err = openStores(c, n.id); err != nil {
+	if n.stores, err = openStores(ctx, c, n.id, n.id, n.db); err != nil {
 		return nil, err
 	}
 	if n.queue, err = openQueue(ctx, c, true, !c.TransferProcess, reg, log); err != nil {
@@ -110,7 +109,7 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		Outbox: n.db, Queue: n.queue.publisher,
 	})
 	if !c.TransferProcess {
-		n.worker = newWorker(c, n.id, n.db, n.staging, n.stores, n.queue, log)
+		n.worker = newWorker(c, n.id, n.db, n.staging, n.stores.all, n.queue, log)
 	}
 	view, err := n.openView(c, reg, log)
 	if err != nil {
@@ -128,12 +127,15 @@ func openNode(ctx context.Context, c *config.Config, reg prometheus.Registerer, 
 		DeleteGrace: c.DeleteGrace,
 		StageGrace:  c.StagingGrace,
 		Scope:       meta.Scope(c.DedupScope),
-		Store:       localStore,
+		Route:       c.StoreFor,
+		Direct:      c.DirectUpload,
+		Redirect:    redirects(c),
+		ScrubRate:   int64(c.ScrubRate),
 	}, ingest.Deps{
 		Staging: n.staging,
 		View:    view,
 		DB:      n.db,
-		Stores:  n.stores,
+		Stores:  n.stores.all,
 		Lead:    lead,
 		Wake:    n.relay.Wake,
 		Metrics: ingest.NewMetrics(reg),
@@ -150,23 +152,11 @@ func (n *node) takeLock(data, name string) error {
 	return err
 }
 
-// storeDir is where the local store is.
-func storeDir(c *config.Config) string { return cmp.Or(c.StoreDir, filepath.Join(c.Data, "store")) }
-
-func openStores(c *config.Config, node string) (map[string]store.Store, error) {
-	tree, err := vfs.OpenOS(storeDir(c))
-	if err != nil {
-		return nil, err
-	}
-	dir, err := local.Open(tree, node)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]store.Store{localStore: dir}, nil
-}
-
 func newWorker(c *config.Config, node string, db *sqldb.DB, staging transfer.Staging, stores map[string]store.Store, q *wakeup, log *slog.Logger) *transfer.Worker {
-	deps := transfer.Deps{Outbox: db, Staging: staging, Stores: stores, Queue: q.consumer}
+	deps := transfer.Deps{Outbox: db, Staging: staging, Stores: stores, Fallback: map[string]string{}, Queue: q.consumer}
+	for name := range c.Stores {
+		deps.Fallback[name] = c.Stores[name].Fallback
+	}
 	if c.Database != "" { // else a copy of the directory has a database of its own
 		deps.Current = current(c.Data, node, db)
 	}
@@ -255,6 +245,9 @@ func (n *node) close() error {
 	}
 	if n.staging != nil {
 		errs = append(errs, n.staging.Close())
+	}
+	if n.stores != nil {
+		errs = append(errs, n.stores.close())
 	}
 	if n.db != nil {
 		errs = append(errs, n.db.Close())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -170,6 +171,7 @@ func (m *meter) rate(now time.Time, what string, bytes int64) float64 {
 
 // board is all files of a command.
 type board struct {
+	noun  string       // what they are called; "": files
 	files atomic.Int64 // in all
 	bytes atomic.Int64 // of them, those of unknown size not counted
 
@@ -214,7 +216,7 @@ func (b *board) status(now time.Time, short bool) string {
 	if short {
 		return percent(done, total) + pace(rate, total-done, true)
 	}
-	return fmt.Sprintf("%d of %d files  %s  %s of %s", ended, b.files.Load(), percent(done, total),
+	return fmt.Sprintf("%d of %d %s  %s  %s of %s", ended, b.files.Load(), cmp.Or(b.noun, "files"), percent(done, total),
 		humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total))) + pace(rate, total-done, true)
 }
 

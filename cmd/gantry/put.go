@@ -28,6 +28,7 @@ type putOptions struct {
 	contentType string
 	ifExists    string
 	noInstant   bool
+	direct      bool
 }
 
 func newPutCommand(app *app) *cobra.Command {
@@ -51,6 +52,7 @@ func newPutCommand(app *app) *cobra.Command {
 	flags.StringVar(&opt.contentType, "content-type", "", "media type; default: by name, or by the first bytes")
 	flags.StringVar(&opt.ifExists, "if-exists", "keep", "when there is a file of that path and name: keep both, skip, or replace")
 	flags.BoolVar(&opt.noInstant, "no-instant", false, "send the bytes even if the server has them")
+	flags.BoolVar(&opt.direct, "direct", false, "send large files to the server's store, past the server, if both can do that")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := opt.check(args); err != nil {
 			return err
@@ -270,7 +272,7 @@ func (p *put) upload(ctx context.Context, j *job) {
 
 func (p *put) uploadTracked(ctx context.Context, j *job, t *tracker) error {
 	opt := client.UploadOptions{
-		Name: j.name, Path: j.path, NoInstant: p.opt.noInstant,
+		Name: j.name, Path: j.path, NoInstant: p.opt.noInstant, Direct: p.opt.direct,
 		Events: func(e client.Event) { t.event(e); p.heard(t, e) },
 	}
 	if p.opt.ifExists != "keep" {
@@ -358,7 +360,7 @@ func (p *put) finished(t *tracker, r *client.Result) {
 			t.name, humanize.IBytes(uint64(r.BytesNotSent))))
 	}
 	p.events.write(fileEvent{
-		Event: "file_done", ID: r.File.ID, Name: r.File.FullName(), Size: r.File.Size, SHA1: r.File.SHA1.String(), Instant: &r.Instant,
+		Event: "file_done", ID: r.File.ID, Name: r.File.FullName(), Size: r.File.Size, SHA1: known(r.File.SHA1), Instant: &r.Instant,
 		BytesSent: &r.BytesSent, BytesResumed: &r.BytesResumed, BytesNotSent: &r.BytesNotSent, Seconds: r.Duration.Seconds(),
 	})
 	if !p.opt.json {

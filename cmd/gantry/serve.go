@@ -71,6 +71,9 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	// Other nodes may hear of this one: their requests wait in the listener's queue.
 	err = n.join(ctx, c, log)
 	if err == nil {
+		err = n.stores.claim(ctx, log)
+	}
+	if err == nil {
 		err = n.ingest.Recover(ctx)
 	}
 	if err != nil {
@@ -78,7 +81,7 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 	}
 	opt := server.Options{
 		Token: string(token), MinRate: int64(c.MinRate), DrainTimeout: c.Drain, Log: log, Metrics: reg,
-		Node: n.id, Forward: n.forward,
+		Node: n.id, Forward: n.forward, Notices: n.notices,
 	}
 	srv := server.New(n.ingest, opt)
 	deps := server.ManagementDeps{
@@ -163,6 +166,18 @@ func closeAll(listeners []net.Listener) error {
 	return errors.Join(errs...)
 }
 
+// notices are what people at the page should know.
+func (n *node) notices() []string {
+	var notices []string
+	if n.stores.anyDown() {
+		notices = append(notices, "The store does not answer. Uploads go on: files are kept on this server, and are moved when the store is back.")
+	}
+	if n.staging.Health().Full {
+		notices = append(notices, "The server's disk is nearly full. New uploads are refused for now; those that are under way go on.")
+	}
+	return notices
+}
+
 // checks are the parts of /readyz.
 func (n *node) checks() []server.Check {
 	checks := []server.Check{
@@ -182,5 +197,6 @@ func (n *node) checks() []server.Check {
 		check.Advisory = true // uploads go on; their transfers wait
 		checks = append(checks, check)
 	}
+	checks = append(checks, n.stores.checks(true)...) // uploads go on; their transfers wait
 	return append(checks, n.viewChecks()...)
 }

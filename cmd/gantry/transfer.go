@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -20,9 +18,7 @@ import (
 	"gantry/internal/vfs"
 	"gantry/meta/sqldb"
 	"gantry/server"
-	"gantry/store"
 	"gantry/transfer"
-	"gantry/upload"
 )
 
 func newTransferCommand(app *app) *cobra.Command {
@@ -54,7 +50,7 @@ func newTransferCommand(app *app) *cobra.Command {
 type transferrer struct {
 	lock   *vfs.DirLock
 	db     *sqldb.DB
-	stores map[string]store.Store
+	stores *stores
 	queue  *wakeup
 	worker *transfer.Worker
 }
@@ -94,13 +90,13 @@ func openTransferrer(ctx context.Context, c *config.Config, reg prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	if t.stores, err = openStores(c, node); err != nil {
+	if t.stores, err = openStores(ctx, c, node, node, t.db); err != nil {
 		return nil, err
 	}
 	if t.queue, err = openQueue(ctx, c, false, true, reg, log); err != nil {
 		return nil, err
 	}
-	t.worker = newWorker(c, node, t.db, disk.NewReader(staging), t.stores, t.queue, log)
+	t.worker = newWorker(c, node, t.db, disk.NewReader(staging), t.stores.all, t.queue, log)
 	return t, nil
 }
 
@@ -108,6 +104,9 @@ func (t *transferrer) close() error {
 	var errs []error
 	if t.queue != nil {
 		errs = append(errs, t.queue.close())
+	}
+	if t.stores != nil {
+		errs = append(errs, t.stores.close())
 	}
 	if t.db != nil {
 		errs = append(errs, t.db.Close())
@@ -121,17 +120,7 @@ func (t *transferrer) close() error {
 // checks are the parts of /readyz.
 func (t *transferrer) checks() []server.Check {
 	checks := append([]server.Check{{Name: "database", Run: t.db.Ping}}, t.queue.checks...)
-	for _, name := range slices.Sorted(maps.Keys(t.stores)) {
-		st := t.stores[name]
-		checks = append(checks, server.Check{Name: "store-" + name, Run: func(ctx context.Context) error {
-			_, err := st.Size(ctx, "00/readiness") // no object is called that
-			if errors.Is(err, upload.NotFound) {
-				return nil
-			}
-			return err
-		}})
-	}
-	return checks
+	return append(checks, t.stores.checks(false)...)
 }
 
 // runTransfers does a node's transfers until ctx is done.

@@ -150,9 +150,9 @@ func newTransfersListCommand(app *app) *cobra.Command {
 				continue
 			}
 			if i == 0 {
-				fmt.Fprintf(app.stdout, "%-26s  %-9s  %9s  %5s  %8s  %-14s  %s\n", "ID", "STATE", "SIZE", "SENT", "ATTEMPTS", "CHANGED", "LAST ERROR")
+				fmt.Fprintf(app.stdout, "%-26s  %-9s  %-10s  %9s  %5s  %8s  %-14s  %s\n", "ID", "STATE", "STORE", "SIZE", "SENT", "ATTEMPTS", "CHANGED", "LAST ERROR")
 			}
-			fmt.Fprintf(app.stdout, "%-26s  %-9s  %9s  %5s  %8d  %-14s  %s\n", t.ID, t.State, humanize.IBytes(uint64(t.Size)),
+			fmt.Fprintf(app.stdout, "%-26s  %-9s  %-10s  %9s  %5s  %8d  %-14s  %s\n", t.ID, t.State, t.Store, humanize.IBytes(uint64(t.Size)),
 				percent(t.Bytes, t.Size), t.Attempts, humanize.Time(t.UpdatedAt), oneLine(t.LastError))
 		}
 		return nil

@@ -70,24 +70,31 @@ func TestDockerfile(t *testing.T) {
 	if got := args[0].Args[0].ValueString(); got != string(version) {
 		t.Errorf("Go %s, go.mod has %s", got, version)
 	}
-	last := stages[len(stages)-1]
-	var user string
-	var healthy bool
-	for _, c := range last.Commands {
-		switch c := c.(type) {
-		case *instructions.UserCommand:
-			user = c.User
-		case *instructions.HealthCheckCommand:
-			healthy = len(c.Health.Test) > 0
+	for _, stage := range stages {
+		if stage.BaseName == "build" || stage.Name == "build" { // no image
+			continue
+		}
+		var user string
+		var healthy bool
+		for _, c := range stage.Commands {
+			switch c := c.(type) {
+			case *instructions.UserCommand:
+				user = c.User
+			case *instructions.HealthCheckCommand:
+				healthy = len(c.Health.Test) > 0
+			}
+		}
+		if uid, _, _ := strings.Cut(user, ":"); uid == "" || uid == "0" {
+			t.Errorf("the image %q runs as user %q", stage.Name, user)
+		} else if _, err := strconv.Atoi(uid); err != nil {
+			t.Errorf("a kubelet cannot see that user %q is not root: name it by number", user)
+		}
+		if !healthy {
+			t.Errorf("the image %q has no health check", stage.Name)
 		}
 	}
-	if uid, _, _ := strings.Cut(user, ":"); uid == "" || uid == "0" {
-		t.Errorf("the image runs as user %q", user)
-	} else if _, err := strconv.Atoi(uid); err != nil {
-		t.Errorf("a kubelet cannot see that user %q is not root: name it by number", user)
-	}
-	if !healthy {
-		t.Error("the image has no health check")
+	if last := stages[len(stages)-1]; last.BaseName != "scratch" {
+		t.Errorf("the image that is built if none is named stands on %q", last.BaseName)
 	}
 }
 

@@ -19,7 +19,7 @@ type Servers struct {
 
 // serverOf is the kind of a server by the name that scripts/services has for it.
 var serverOf = map[string]Server{
-	"mysql": MySQL, "mysql-replica": MySQLReplica, "postgres": Postgres, "redis": Redis, "redis-cluster": RedisCluster, "rabbitmq": RabbitMQ,
+	"mysql": MySQL, "mysql-replica": MySQLReplica, "postgres": Postgres, "redis": Redis, "redis-cluster": RedisCluster, "rabbitmq": RabbitMQ, "ceph": Ceph, "s3": S3,
 }
 
 // Private starts servers for one test, by the names that scripts/services knows, and stops them when it

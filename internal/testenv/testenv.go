@@ -33,6 +33,9 @@ const (
 	Redis        Server = "GANTRY_TEST_REDIS"         // a URL
 	RedisCluster Server = "GANTRY_TEST_REDIS_CLUSTER" // URLs, separated by commas
 	RabbitMQ     Server = "GANTRY_TEST_RABBITMQ"      // a URL
+	Ceph         Server = "GANTRY_TEST_CEPH"          // the S3 gateway: a URL with access and secret key
+	S3           Server = "GANTRY_TEST_S3"            // an S3 server that has checksums: a URL with access and secret key
+	RADOS        Server = "GANTRY_TEST_RADOS"         // the same cluster without it: the path of a ceph.conf that may do all, with a pool "gantry"
 )
 
 // Address returns where a server is. Without one the test is skipped or, in CI, failed. It notes for

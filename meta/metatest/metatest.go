@@ -26,11 +26,13 @@ func Run(t *testing.T, open Open) {
 		tests map[string]func(h *harness)
 	}{
 		{"commit", commitTests},
+		{"direct", directTests},
 		{"files", fileTests},
 		{"content", contentTests},
 		{"outbox", outboxTests},
 		{"root", rootTests},
 		{"collector", collectorTests},
+		{"moves", moveTests},
 		{"nodes", nodeTests},
 		{"leases", leaseTests},
 		{"races", raceTests},
@@ -334,7 +336,39 @@ func problems(ctx context.Context, db meta.DB, owners []string) []error {
 	if len(transfers) != len(blobs) {
 		bad("%d transfers of %d blobs", len(transfers), len(blobs))
 	}
+	moves, err := db.Moves(ctx, meta.MoveQuery{Limit: 1 << 20})
+	if err != nil {
+		return append(all, err)
+	}
+	copying := map[string]bool{}
+	for i := range moves {
+		m := &moves[i]
+		if err := checkMove(m, blobs); err != nil {
+			bad("move %s: %w", m.ID, err)
+		}
+		if m.State == meta.MoveCopying && copying[m.BlobID] {
+			bad("blob %s is moved twice at a time", m.BlobID)
+		}
+		copying[m.BlobID] = copying[m.BlobID] || m.State == meta.MoveCopying
+	}
 	return all
+}
+
+func checkMove(m *meta.Move, blobs map[string]upload.Blob) error {
+	b, ok := blobs[m.BlobID]
+	switch place := (meta.Place{Store: b.Store, Key: b.ObjectKey}); {
+	case !ok:
+		return errors.New("it has no blob")
+	case (m.State == meta.MoveSwitched) == m.SwitchedAt.IsZero() && m.State != meta.MoveDeleting:
+		return fmt.Errorf("it is %s, switched at %v", m.State, m.SwitchedAt)
+	case m.State == meta.MoveDeleting && m.Garbage() == place:
+		return errors.New("it would delete the blob's object")
+	case m.State != meta.MoveDeleting && m.To.Store == m.From.Store:
+		return errors.New("it goes nowhere")
+	case m.State == meta.MoveSwitched && m.From == place:
+		return errors.New("it was switched, and the blob is at the old place")
+	}
+	return nil
 }
 
 func checkBlob(b *upload.Blob) error {
@@ -347,7 +381,7 @@ func checkBlob(b *upload.Blob) error {
 		return errors.New("being deleted, and could still be found")
 	case b.State == upload.BlobLive && !b.CondemnedAt.IsZero():
 		return errors.New("live and condemned")
-	case (b.Store == "") != (b.ObjectKey == "") || (b.Store == "") != b.VerifiedAt.IsZero():
+	case (b.Store == "") != (b.ObjectKey == "") || b.Store == "" && !b.VerifiedAt.IsZero() || b.Undigested() && b.Staging != "":
 		return fmt.Errorf("in store %q under %q, verified at %v", b.Store, b.ObjectKey, b.VerifiedAt)
 	case b.State == upload.BlobLive && b.Store == "" && b.Staging == "":
 		return errors.New("live, and its bytes are nowhere")
@@ -360,7 +394,7 @@ func checkTransfer(t *upload.Transfer, blobs map[string]upload.Blob) error {
 	switch {
 	case !ok:
 		return errors.New("it has no blob")
-	case (t.State == upload.TransferStored) != (b.Store != "") && b.State == upload.BlobLive:
+	case (t.State == upload.TransferStored) != (b.Store != "" && !b.Undigested()) && b.State == upload.BlobLive:
 		return fmt.Errorf("it is %s, its blob in store %q", t.State, b.Store)
 	case (t.State == upload.TransferRunning || t.State == upload.TransferVerifying) == t.Lease.Until.IsZero():
 		return fmt.Errorf("it is %s, its lease ends %v", t.State, t.Lease.Until)

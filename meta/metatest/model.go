@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,17 +33,37 @@ type owned struct {
 // held is a worker's job; its lease may be long over.
 type held struct {
 	job     meta.Job
-	content body // as read from staging when the job began
+	content body // as read from staging, or from the store, when the job began
 	step    int
+
+	digested bool
 }
+
+// sent is a direct upload with what its client sends; object: the store has made it.
+type sent struct {
+	meta.DirectUpload
+	content body
+	object  bool
+}
+
+// carried is a move that is being worked on, maybe by somebody who lost his lease.
+type carried struct {
+	move   meta.Move
+	copied bool
+}
+
+// at is where an object is in the model.
+func at(store, key string) string { return store + ":" + key }
 
 type world struct {
 	*harness
 	staging map[string]body // by upload
-	objects map[string]body // by key
-	files   []owned         // in the order in which they were made
+	objects map[string]body // by place; see at
+	moving  []*carried
+	files   []owned // in the order in which they were made
 	jobs    []held
-	rotted  bool // bytes have been lost, so files may be
+	direct  []sent // direct uploads that were begun, ended or not
+	rotted  bool   // bytes have been lost, so files may be
 }
 
 func testModel(t *testing.T, open Open) {
@@ -54,6 +75,9 @@ func testModel(t *testing.T, open Open) {
 			"upload":    w.upload,
 			"upload 2":  w.upload,
 			"cancel":    w.cancel,
+			"direct":    w.beginDirect,
+			"direct 2":  w.goOnDirect,
+			"direct 3":  w.goOnDirect,
 			"instant":   w.instant,
 			"instant 2": w.instant,
 			"delete":    w.remove,
@@ -63,6 +87,9 @@ func testModel(t *testing.T, open Open) {
 			"work 2":    w.work,
 			"work 3":    w.work,
 			"operator":  w.operator,
+			"move":      w.move,
+			"carry":     w.carry,
+			"carry 2":   w.carry,
 			"janitor":   w.janitor,
 			"sweep":     w.sweep,
 			"rot":       w.rot,
@@ -162,6 +189,54 @@ func (w *world) cancel(t *rapid.T) {
 	delete(w.staging, c.UploadID)
 }
 
+func (w *world) beginDirect(t *rapid.T) {
+	d := w.directOf(anybody.Draw(t, "owner"), "name")
+	ok(t, w.db.BeginDirect(w.Context(), d))
+	w.direct = append(w.direct, sent{DirectUpload: d, content: contents.Draw(t, "content")})
+}
+
+// goOnDirect takes one direct upload a step further: its object, its end, and what is to be done after that. Clients
+// and nodes that were slow may do any of them late.
+func (w *world) goOnDirect(t *rapid.T) {
+	i, some := pick(t, "direct", w.direct)
+	if !some {
+		return
+	}
+	d := &w.direct[i]
+	_, err := w.db.Answer(w.Context(), d.ID)
+	ended := ok(t, err, upload.NotFound)
+	switch rapid.IntRange(0, 4).Draw(t, "what") {
+	case 0:
+		if !ended { // the store makes no object of parts that are gone
+			w.objects[at(d.Store, d.ObjectKey)], d.object = d.content, true
+		}
+	case 1, 2:
+		if !d.object {
+			return
+		}
+		c := w.commitDirectOf(&d.DirectUpload, rapid.SampledFrom([]upload.SHA1{{}, d.content.sha1()}).Draw(t, "announced"))
+		a, err := w.db.CommitDirect(w.Context(), c)
+		if !ended && ok(t, err) {
+			w.took(d.Owner, d.content, a.File)
+		}
+	case 3:
+		_, err := w.db.EndUpload(w.Context(), meta.Answer{UploadID: d.ID, Owner: d.Owner, State: upload.Cancelled, CreatedAt: w.now, ExpiresAt: forever})
+		ok(t, err)
+	default:
+		w.cleanDirect(t)
+	}
+}
+
+// cleanDirect is the janitor's work on direct uploads that have ended.
+func (w *world) cleanDirect(t *rapid.T) {
+	ended, err := w.db.EndedDirect(w.Context(), "", 1000)
+	ok(t, err)
+	for i := range ended {
+		delete(w.objects, at(ended[i].Store, ended[i].ObjectKey))
+		ok(t, w.db.DropDirect(w.Context(), ended[i].ID))
+	}
+}
+
 func (w *world) instant(t *rapid.T) {
 	owner, b := anybody.Draw(t, "owner"), contents.Draw(t, "content")
 	scope := rapid.SampledFrom([]meta.Scope{meta.ScopeUser, meta.ScopeGlobal}).Draw(t, "scope")
@@ -195,6 +270,9 @@ func (w *world) lease(t *rapid.T) {
 			continue
 		}
 		content, there := w.staging[job.Blob.Staging]
+		if job.Blob.Undigested() {
+			content, there = w.objects[at(job.Blob.Store, job.Blob.ObjectKey)]
+		}
 		if there {
 			w.jobs = append(w.jobs, held{job: job, content: content})
 		} else {
@@ -210,6 +288,10 @@ func (w *world) work(t *rapid.T) {
 	}
 	j := &w.jobs[i]
 	id, epoch, key := j.job.Transfer.ID, j.job.Transfer.Lease.Epoch, upload.ObjectKeyFor(&j.job.Blob)
+	direct := j.job.Blob.Undigested()
+	if direct {
+		key = j.job.Blob.ObjectKey
+	}
 	var err error
 	done := false
 	switch what := rapid.IntRange(0, 11).Draw(t, "what"); {
@@ -221,16 +303,21 @@ func (w *world) work(t *rapid.T) {
 		err, done = w.db.Dead(w.Context(), id, epoch, "why", false, w.now), true
 	case what == 3:
 		err = w.db.Renew(w.Context(), id, epoch, meta.Progress{State: upload.TransferRunning, Until: w.now.Add(lease), Now: w.now})
+	case j.step == 0 && direct && !j.digested:
+		err = w.db.SetDigests(w.Context(), id, epoch, j.content.sealed(), w.now)
+		j.digested = true
 	case j.step == 0:
 		var result meta.RootResult
 		result, err = w.db.SetRoot(w.Context(), id, epoch, j.content.root(), w.now)
 		done = result.JoinedTo != ""
 		j.step++
+	case j.step == 1 && direct:
+		j.step++
 	case j.step == 1: // also when its lease is over, it does not know that yet
-		w.objects[key] = j.content
+		w.objects[at(j.job.Transfer.Store, key)] = j.content
 		j.step++
 	default:
-		err, done = w.db.Stored(w.Context(), id, epoch, local, key, w.now), true
+		err, done = w.db.Stored(w.Context(), id, epoch, j.job.Transfer.Store, key, w.now), true
 	}
 	if !ok(t, err, upload.Conflict) || done {
 		w.jobs = slices.Delete(w.jobs, i, i+1)
@@ -261,12 +348,75 @@ func (w *world) janitor(t *rapid.T) {
 	ok(t, err)
 	for i := range blobs {
 		b := &blobs[i]
-		delete(w.objects, b.ObjectKey)
+		moves, err := w.db.Moves(w.Context(), meta.MoveQuery{BlobID: b.ID, Limit: 100})
+		ok(t, err)
+		for _, m := range moves {
+			delete(w.objects, at(m.From.Store, m.From.Key))
+			delete(w.objects, at(m.To.Store, m.To.Key))
+		}
+		delete(w.objects, at(b.Store, b.ObjectKey))
 		delete(w.staging, b.Staging)
 		if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
 			return
 		}
 		ok(t, w.db.Deleted(w.Context(), b.ID))
+	}
+	moves, err := w.db.Leftovers(w.Context(), meta.Fence{}, w.now.Add(-deleteGrace), "", 10)
+	ok(t, err)
+	for i := range moves {
+		garbage := moves[i].Garbage()
+		delete(w.objects, at(garbage.Store, garbage.Key))
+		if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
+			return
+		}
+		ok(t, w.db.ForgetMove(w.Context(), moves[i].ID))
+	}
+}
+
+// move begins to move a blob to the other store.
+func (w *world) move(t *rapid.T) {
+	blobs, err := w.db.Blobs(w.Context(), "", 100)
+	ok(t, err)
+	i, some := pick(t, "blob", blobs)
+	if !some || blobs[i].Store == "" {
+		return
+	}
+	w.pass(time.Millisecond)
+	to := map[string]string{local: remote, remote: local}[blobs[i].Store]
+	m, err := w.db.BeginMove(w.Context(), meta.Fence{}, &blobs[i], to, w.now)
+	if ok(t, err, upload.Conflict) {
+		w.moving = append(w.moving, &carried{move: m})
+	}
+}
+
+// carry takes one step of a move: copying, the switch, or giving it up.
+func (w *world) carry(t *rapid.T) {
+	i, some := pick(t, "move", w.moving)
+	if !some {
+		return
+	}
+	c, done := w.moving[i], true
+	content, there := w.objects[at(c.move.From.Store, c.move.From.Key)]
+	switch what := rapid.IntRange(0, 7).Draw(t, "what"); {
+	case what == 0: // killed
+	case what == 1 || !there && !c.copied:
+		if ok(t, w.db.Abandon(w.Context(), meta.Fence{}, c.move.ID), upload.Conflict) {
+			delete(w.objects, at(c.move.To.Store, c.move.To.Key))
+			ok(t, w.db.ForgetMove(w.Context(), c.move.ID))
+		}
+	case !c.copied:
+		w.objects[at(c.move.To.Store, c.move.To.Key)] = content
+		c.copied, done = true, false
+	case what == 2:
+		ok(t, w.db.SwitchBack(w.Context(), meta.Fence{}, c.move.ID, w.now), upload.Conflict)
+		done = false
+	default:
+		if !ok(t, w.db.Switch(w.Context(), meta.Fence{}, c.move.ID, w.now), upload.Conflict) {
+			ok(t, w.db.Abandon(w.Context(), meta.Fence{}, c.move.ID), upload.Conflict)
+		}
+	}
+	if done {
+		w.moving = slices.Delete(w.moving, i, i+1)
 	}
 }
 
@@ -279,11 +429,19 @@ func (w *world) sweep(t *rapid.T) {
 			delete(w.staging, id)
 		}
 	}
-	known, err = w.db.KnownObjects(w.Context(), local, keys(w.objects))
-	ok(t, err)
-	for key := range w.objects {
-		if !known[key] {
-			delete(w.objects, key)
+	for _, store := range []string{local, remote} {
+		var asked []string
+		for _, place := range keys(w.objects) {
+			if key, here := strings.CutPrefix(place, store+":"); here {
+				asked = append(asked, key)
+			}
+		}
+		known, err := w.db.KnownObjects(w.Context(), store, asked)
+		ok(t, err)
+		for _, key := range asked {
+			if !known[key] {
+				delete(w.objects, at(store, key))
+			}
 		}
 	}
 }
@@ -304,10 +462,10 @@ func (w *world) rot(t *rapid.T) {
 	if b.Store == "" || rapid.Bool().Draw(t, "staging") {
 		delete(w.staging, b.Staging)
 	} else {
-		delete(w.objects, b.ObjectKey)
+		delete(w.objects, at(b.Store, b.ObjectKey))
 	}
 	_, inStaging := w.staging[b.Staging]
-	_, inStore := w.objects[b.ObjectKey]
+	_, inStore := w.objects[at(b.Store, b.ObjectKey)]
 	switch {
 	case b.Store != "" && inStore:
 	case b.Store != "" && inStaging:
@@ -350,7 +508,7 @@ func (w *world) check(t *rapid.T) {
 
 func (w *world) read(b *upload.Blob) (content body, where string, there bool) {
 	if b.Store != "" {
-		content, there = w.objects[b.ObjectKey]
+		content, there = w.objects[at(b.Store, b.ObjectKey)]
 		return content, "the store", there
 	}
 	content, there = w.staging[b.Staging]
@@ -363,6 +521,14 @@ func (w *world) end(t *rapid.T) {
 		w.remove(t)
 	}
 	w.pass(1000 * time.Hour)
+	idle, err := w.db.IdleDirect(w.Context(), w.now, 1000)
+	ok(t, err)
+	for i := range idle {
+		_, err := w.db.EndUpload(w.Context(), meta.Answer{UploadID: idle[i].ID, Owner: idle[i].Owner, State: upload.Expired, CreatedAt: w.now, ExpiresAt: forever})
+		ok(t, err)
+	}
+	w.cleanDirect(t)
+	w.moving = nil
 	for round := 0; ; round++ {
 		w.janitor(t)
 		w.sweep(t)

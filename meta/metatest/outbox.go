@@ -2,6 +2,7 @@ package metatest
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"gantry/meta"
@@ -23,6 +24,9 @@ var outboxTests = map[string]func(h *harness){
 	"retry by hand":    testRetryTransfer,
 	"cancel by hand":   testCancelTransfer,
 	"list and backlog": testTransfers,
+	"checkpoint":       testCheckpoint,
+	"redirect":         testRedirect,
+	"retry a store":    testRetryStore,
 	"staging copies":   testDroppable,
 }
 
@@ -183,6 +187,85 @@ func testStored(h *harness) {
 	equal(h, "lease", tr.Lease, upload.Lease{Epoch: 2})
 }
 
+func testCheckpoint(h *harness) {
+	f := h.add(alice, "a", body{"x", 0})
+	other := h.add(alice, "b", body{"y", 0})
+	is := func(what, id, store, want string) {
+		h.Helper()
+		got, err := h.db.Checkpoint(h.Context(), id, store)
+		h.must(err)
+		equal(h, what, got, want)
+	}
+	is("at first", f.Transfer.ID, local, "")
+	job, second := h.lease(f.Transfer.ID), h.lease(other.Transfer.ID)
+	h.must(h.db.SaveCheckpoint(h.Context(), second.Transfer.ID, 1, local, "other"))
+	for _, state := range []string{"one", "two", "two", strings.Repeat("long", 1<<10)} {
+		h.must(h.db.SaveCheckpoint(h.Context(), job.Transfer.ID, 1, local, state))
+		is("saved", job.Transfer.ID, local, state)
+	}
+	is("of another store", job.Transfer.ID, "elsewhere", "")
+	h.must(h.db.SaveCheckpoint(h.Context(), job.Transfer.ID, 1, "elsewhere", "there"))
+	is("of the other store", job.Transfer.ID, "elsewhere", "there")
+	is("of the first store", job.Transfer.ID, local, "")
+	h.must(h.db.Retry(h.Context(), job.Transfer.ID, 1, h.now, "why", h.now))
+	is("after a failure", job.Transfer.ID, "elsewhere", "there")
+	is("of another transfer", second.Transfer.ID, local, "other")
+	h.remove(alice, f.ID)
+	equal(h, "collected", len(h.collect()), 1)
+	h.must(h.db.Deleted(h.Context(), f.BlobID))
+	is("deleted", job.Transfer.ID, "elsewhere", "")
+	is("of another transfer", second.Transfer.ID, local, "other")
+}
+
+func testRedirect(h *harness) {
+	f := h.add(alice, "a", body{"x", 0})
+	job := h.lease(f.Transfer.ID)
+	h.pass(time.Second)
+	for range 2 {
+		h.must(h.db.Redirect(h.Context(), job.Transfer.ID, 1, "elsewhere", h.now))
+		want := job.Transfer
+		want.Store, want.UpdatedAt = "elsewhere", h.now
+		equal(h, "transfer", h.transfer(job.Transfer.ID), want)
+	}
+	// The object that is being put is not garbage, and what may be left in the first store is.
+	key := upload.ObjectKeyFor(&job.Blob)
+	for store, want := range map[string]bool{"elsewhere": true, local: false} {
+		known, err := h.db.KnownObjects(h.Context(), store, []string{key})
+		h.must(err)
+		equal(h, "known in "+store, known[key], want)
+	}
+	h.must(h.db.Retry(h.Context(), job.Transfer.ID, 1, h.now, "why", h.now))
+	equal(h, "store of the next attempt", h.lease(job.Transfer.ID).Transfer.Store, "elsewhere")
+}
+
+// When a store is back what waits for it is due at once, the oldest first, before what came later.
+func testRetryStore(h *harness) {
+	var ids []string
+	for i := range 5 {
+		f := h.add(alice, "a", body{"x", i})
+		h.pass(time.Second)
+		ids = append(ids, f.Transfer.ID)
+		job := h.lease(f.Transfer.ID)
+		h.must(h.db.Retry(h.Context(), job.Transfer.ID, 1, h.now.Add(time.Hour-time.Duration(i)*time.Minute), "down", h.now))
+	}
+	h.must(h.db.RetryTransfer(h.Context(), ids[4], h.now))
+	job := h.lease(ids[4])
+	h.must(h.db.Redirect(h.Context(), ids[4], job.Transfer.Lease.Epoch, "elsewhere", h.now))
+	h.must(h.db.Retry(h.Context(), ids[4], job.Transfer.Lease.Epoch, h.now.Add(time.Hour), "down", h.now))
+	leased := h.add(alice, "b", body{"y", 0})
+	h.lease(leased.Transfer.ID)
+	h.must(h.db.RetryStore(h.Context(), "node2", local, h.now))
+	h.isDue("of another node")
+	later := h.add(alice, "c", body{"z", 0})
+	h.must(h.db.RetryStore(h.Context(), node, local, h.now))
+	h.isDue("all that wait", append(ids[:4:4], later.Transfer.ID)...)
+	for _, id := range ids[:4] {
+		h.lease(id)
+	}
+	h.must(h.db.RetryStore(h.Context(), node, "elsewhere", h.now))
+	h.isDue("the other store's", ids[4])
+}
+
 func testRetry(h *harness) {
 	f := h.add(alice, "a", body{"x", 0})
 	job := h.lease(f.Transfer.ID)
@@ -231,13 +314,16 @@ func (h *harness) underLease(id string, epoch int64) map[string]func() error {
 		"Renew": func() error {
 			return h.db.Renew(ctx, id, epoch, meta.Progress{State: upload.TransferVerifying, Bytes: 99, Until: h.now.Add(9 * lease), Now: h.now})
 		},
+		"SetDigests": func() error { return h.db.SetDigests(ctx, id, epoch, body{"stale", 9}.sealed(), h.now) },
 		"SetRoot": func() error {
 			_, err := h.db.SetRoot(ctx, id, epoch, body{"stale", 9}.root(), h.now)
 			return err
 		},
-		"Stored": func() error { return h.db.Stored(ctx, id, epoch, "stale", "key", h.now) },
-		"Retry":  func() error { return h.db.Retry(ctx, id, epoch, h.now.Add(time.Hour), "stale", h.now) },
-		"Dead":   func() error { return h.db.Dead(ctx, id, epoch, "stale", true, h.now) },
+		"Stored":         func() error { return h.db.Stored(ctx, id, epoch, "stale", "key", h.now) },
+		"SaveCheckpoint": func() error { return h.db.SaveCheckpoint(ctx, id, epoch, local, "stale") },
+		"Redirect":       func() error { return h.db.Redirect(ctx, id, epoch, "stale", h.now) },
+		"Retry":          func() error { return h.db.Retry(ctx, id, epoch, h.now.Add(time.Hour), "stale", h.now) },
+		"Dead":           func() error { return h.db.Dead(ctx, id, epoch, "stale", true, h.now) },
 	}
 }
 

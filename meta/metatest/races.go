@@ -23,6 +23,9 @@ var raceTests = map[string]func(h *harness){
 	"two leases":                      rounds(raceLease),
 	"stored, cancel, retry":           rounds(raceStored),
 	"take due twice":                  rounds(raceTakeDue),
+	"move, delete, collect":           rounds(raceMoveDelete),
+	"switch, unstore, lost":           rounds(raceSwitch),
+	"switch back, leftovers":          rounds(raceSwitchBack),
 	"many at once":                    raceMany,
 }
 
@@ -308,6 +311,73 @@ func raceTakeDue(h *harness, b body) {
 		}
 	}
 	equal(h, "published", times, 1)
+}
+
+func raceMoveDelete(h *harness, b body) {
+	f := h.addStored(alice, "a", b)
+	blob := h.blob(f.BlobID)
+	collect := func() error {
+		blobs, err := h.next().Collect(h.Context(), meta.CollectQuery{CondemnedBefore: h.now.Add(time.Second), Now: h.now, Limit: 10})
+		for i := range blobs {
+			err = errors.Join(err, h.next().Deleted(h.Context(), blobs[i].ID))
+		}
+		return err
+	}
+	errs := together(
+		func() error {
+			mv, err := h.next().BeginMove(h.Context(), meta.Fence{}, &blob, remote, h.now)
+			if err != nil {
+				return err
+			}
+			return h.next().Switch(h.Context(), meta.Fence{}, mv.ID, h.now)
+		},
+		func() error { return h.next().DeleteFile(h.Context(), alice, f.ID, h.now) },
+		collect, collect,
+	)
+	h.only(errs[0], upload.Conflict)
+	h.must(errors.Join(errs[1:]...))
+}
+
+func raceSwitch(h *harness, b body) {
+	f := h.addStored(alice, "a", b)
+	mv := h.beginMove(&f, remote)
+	errs := together(
+		func() error { return h.next().Switch(h.Context(), meta.Fence{}, mv.ID, h.now) },
+		func() error { return h.next().Switch(h.Context(), meta.Fence{}, mv.ID, h.now) },
+		func() error { return h.next().Unstore(h.Context(), f.BlobID, "404", h.now) },
+		func() error { return h.next().ObjectLost(h.Context(), f.BlobID, mv.From, "404", h.now) },
+		func() error { return h.next().Abandon(h.Context(), meta.Fence{}, mv.ID) },
+	)
+	h.must(errs[2])
+	for _, err := range errs {
+		h.only(err, upload.Conflict)
+	}
+	if errs[0] == nil && errs[4] == nil {
+		h.Fatal("switched, and given up")
+	}
+	equal(h, "in staging alone", h.blob(f.BlobID).Store, "")
+}
+
+func raceSwitchBack(h *harness, b body) {
+	f := h.addStored(alice, "a", b)
+	mv := h.move(&f, remote)
+	var left []meta.Move
+	errs := together(
+		func() error { return h.next().SwitchBack(h.Context(), meta.Fence{}, mv.ID, h.now) },
+		func() (err error) {
+			left, err = h.next().Leftovers(h.Context(), meta.Fence{}, h.now.Add(time.Second), "", 10)
+			return err
+		},
+	)
+	h.only(errs[0], upload.Conflict)
+	h.must(errs[1])
+	place := h.blob(f.BlobID)
+	for i := range left {
+		if garbage := left[i].Garbage(); garbage.Store == place.Store && garbage.Key == place.ObjectKey {
+			h.Fatalf("the blob's object is to be deleted: %+v", left[i])
+		}
+	}
+	equal(h, "gone back", place.Store == local, errs[0] == nil)
 }
 
 // raceMany is more operations than fit into one transaction, good and bad ones, each of which is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"gantry/meta"
@@ -38,14 +39,24 @@ func (db *DB) Collect(ctx context.Context, q meta.CollectQuery) ([]upload.Blob, 
 				return nil, err
 			}
 		}
+		without, args := "", []any{q.Node, q.Node}
+		if len(q.Without) > 0 {
+			without = ` AND (b.store IS NULL OR b.store NOT IN (?` + strings.Repeat(`, ?`, len(q.Without)-1) + `))`
+			for _, store := range q.Without {
+				args = append(args, store)
+			}
+		}
 		return rows(ctx, s, scanBlob, blobQuery+` WHERE b.state = 'deleting' AND b.condemned_at IS NOT NULL
-			AND (? = '' OR b.node IS NULL OR b.node = ?) ORDER BY b.condemned_at LIMIT ?`, q.Node, q.Node, q.Limit)
+			AND (? = '' OR b.node IS NULL OR b.node = ?)`+without+` ORDER BY b.condemned_at LIMIT ?`, append(args, q.Limit)...)
 	})
 }
 
 // Deleted forgets a blob whose bytes are gone.
 func (db *DB) Deleted(ctx context.Context, blobID string) error {
 	return act(ctx, db, "Deleted", blobID, func(ctx context.Context, s *session) error {
+		if err := s.lock(ctx, blobRow, blobID); err != nil { // in the order in which a switch takes what goes here
+			return err
+		}
 		state, err := stateOf(ctx, s, blobID)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
@@ -55,11 +66,17 @@ func (db *DB) Deleted(ctx context.Context, blobID string) error {
 		case state != upload.BlobDeleting:
 			return upload.Errorf(upload.Conflict, "", "", "The blob is %s, not being deleted.", state)
 		}
-		if _, err := s.exec(ctx, `DELETE FROM transfers WHERE blob_id = ?`, blobID); err != nil {
-			return err
+		for _, query := range []string{
+			`DELETE FROM moves WHERE blob_id = ?`,
+			`DELETE FROM checkpoints WHERE transfer_id IN (SELECT t.id FROM transfers t WHERE t.blob_id = ?)`,
+			`DELETE FROM transfers WHERE blob_id = ?`,
+			`DELETE FROM blobs WHERE id = ?`,
+		} {
+			if _, err := s.exec(ctx, query, blobID); err != nil {
+				return err
+			}
 		}
-		_, err = s.exec(ctx, `DELETE FROM blobs WHERE id = ?`, blobID)
-		return err
+		return nil
 	})
 }
 
@@ -109,6 +126,16 @@ func (db *DB) KnownStaging(ctx context.Context, ids []string) (map[string]bool, 
 	return known, nil
 }
 
+// places is a blob, where its transfer goes, and where one of its moves goes from and to, if it has any.
+type places struct {
+	job      meta.Job
+	from, to meta.Place
+}
+
+func scanPlaces(p *places) []any {
+	return append(scanJob(&p.job), (*text)(&p.from.Store), (*text)(&p.from.Key), (*text)(&p.to.Store), (*text)(&p.to.Key))
+}
+
 // KnownObjects returns those of the object keys that belong to a blob; see meta.Collector.
 func (db *DB) KnownObjects(ctx context.Context, store string, keys []string) (map[string]bool, error) {
 	ids := make([]string, 0, len(keys))
@@ -117,17 +144,34 @@ func (db *DB) KnownObjects(ctx context.Context, store string, keys []string) (ma
 			ids = append(ids, id)
 		}
 	}
-	found, err := rowsIn(ctx, db.reader, scanJob, jobQuery+` WHERE b.id IN (?)`, ids)
+	// The direct uploads first: one that becomes a blob in between is a blob by then.
+	direct, err := rowsIn(ctx, db.reader, scanDirect, directQuery+` WHERE d.blob_id IN (?)`, ids)
 	if err != nil {
 		return nil, db.failure("meta.KnownObjects", "", err)
 	}
-	theirs := make(map[string]bool, len(found))
+	// One query: between two a switch could pass an object from the one to the other.
+	found, err := rowsIn(ctx, db.reader, scanPlaces, `SELECT `+blobColumns+`, `+transferColumns+`, m.from_store, m.from_key, m.to_store, m.to_key
+		FROM transfers t JOIN blobs b ON b.id = t.blob_id LEFT JOIN moves m ON m.blob_id = b.id WHERE b.id IN (?)`, ids)
+	if err != nil {
+		return nil, db.failure("meta.KnownObjects", "", err)
+	}
+	theirs := make(map[string]bool, len(found)+len(direct))
+	for i := range direct {
+		if direct[i].Store == store {
+			theirs[direct[i].ObjectKey] = true
+		}
+	}
 	for i := range found {
-		b, t := &found[i].Blob, &found[i].Transfer
+		b, t := &found[i].job.Blob, &found[i].job.Transfer
 		if b.Store == store {
 			theirs[b.ObjectKey] = true
 		} else if b.Store == "" && t.Store == store {
 			theirs[upload.ObjectKeyFor(b)] = true
+		}
+		for _, place := range []meta.Place{found[i].from, found[i].to} {
+			if place.Store == store {
+				theirs[place.Key] = true
+			}
 		}
 	}
 	known := make(map[string]bool, len(theirs))
@@ -230,10 +274,15 @@ func (db *DB) Unstore(ctx context.Context, blobID, reason string, now time.Time)
 		case b.Store == "":
 			return nil
 		}
-		if _, err := s.exec(ctx, `UPDATE blobs SET store = NULL, object_key = NULL, verified_at = NULL, updated_at = ? WHERE id = ?`,
-			at(now), blobID); err != nil {
-			return err
-		}
-		return requeue(ctx, s, blobID, reason, now)
+		return unstore(ctx, s, blobID, reason, now)
 	})
+}
+
+// unstore says that a blob is in no store. Its transfer is due again.
+func unstore(ctx context.Context, s *session, blobID, reason string, now time.Time) error {
+	if _, err := s.exec(ctx, `UPDATE blobs SET store = NULL, object_key = NULL, verified_at = NULL, updated_at = ? WHERE id = ?`,
+		at(now), blobID); err != nil {
+		return err
+	}
+	return requeue(ctx, s, blobID, reason, now)
 }

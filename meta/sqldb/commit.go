@@ -19,25 +19,37 @@ func (db *DB) CommitUpload(ctx context.Context, c meta.Commit) (meta.Answer, err
 		if found || err != nil {
 			return earlier, err
 		}
-		now := kept(c.File.CreatedAt)
-		b := upload.Blob{
-			ID: upload.NewID(now), SHA1: c.Sealed.SHA1, Size: c.Sealed.Size, Hint: c.Sealed.Hint, CRC32C: c.Sealed.CRC32C,
-			State: upload.BlobLive, Refs: 1, Node: c.Node, Staging: c.UploadID, CreatedAt: now,
-		}
-		t := upload.Transfer{
-			ID: upload.NewID(now), BlobID: b.ID, Node: c.Node, Store: c.Store, State: upload.TransferQueued, Size: b.Size,
-			NextAt: now, CreatedAt: now, UpdatedAt: now,
-		}
-		if err := insertBlob(ctx, s, &b); err != nil {
-			return meta.Answer{}, err
-		}
-		if err := insertTransfer(ctx, s, &t); err != nil {
-			return meta.Answer{}, err
-		}
-		f := c.File
-		f.BlobID, f.Size, f.SHA1, f.Transfer = b.ID, b.Size, b.SHA1, t
-		return putFile(ctx, s, &c, f, false)
+		b := newBlob(&c)
+		b.Node, b.Staging = c.Node, c.UploadID
+		return putContent(ctx, s, &c, &b, c.Store)
 	})
+}
+
+// newBlob is the blob of a commit, but for where its bytes are.
+func newBlob(c *meta.Commit) upload.Blob {
+	now := kept(c.File.CreatedAt)
+	return upload.Blob{
+		ID: upload.NewID(now), SHA1: c.Sealed.SHA1, Size: c.Sealed.Size, Hint: c.Sealed.Hint, CRC32C: c.Sealed.CRC32C,
+		State: upload.BlobLive, Refs: 1, CreatedAt: now,
+	}
+}
+
+// putContent makes a blob, its transfer to a store, and its file.
+func putContent(ctx context.Context, s *session, c *meta.Commit, b *upload.Blob, store string) (meta.Answer, error) {
+	now := b.CreatedAt
+	t := upload.Transfer{
+		ID: upload.NewID(now), BlobID: b.ID, Node: c.Node, Store: store, State: upload.TransferQueued, Size: b.Size,
+		NextAt: now, CreatedAt: now, UpdatedAt: now,
+	}
+	if err := insertBlob(ctx, s, b); err != nil {
+		return meta.Answer{}, err
+	}
+	if err := insertTransfer(ctx, s, &t); err != nil {
+		return meta.Answer{}, err
+	}
+	f := c.File
+	f.BlobID, f.Size, f.SHA1, f.Transfer, f.Stored = b.ID, b.Size, b.SHA1, t, b.Store != ""
+	return putFile(ctx, s, c, f, false)
 }
 
 // CommitInstant makes a file of a blob that is already there; see meta.Catalog.
@@ -56,6 +68,11 @@ func (db *DB) CommitInstant(ctx context.Context, c meta.Commit, blobID string) (
 		}
 		if n == 0 {
 			return meta.Answer{}, upload.Errorf(upload.NotFound, "", blobID, "The content is not there any more.")
+		}
+		if c.Direct {
+			if err := endDirect(ctx, s, c.UploadID, c.File.CreatedAt); err != nil {
+				return meta.Answer{}, err
+			}
 		}
 		job, err := jobOfBlob(ctx, s, blobID)
 		if err != nil {
@@ -84,6 +101,9 @@ func (db *DB) EndUpload(ctx context.Context, a meta.Answer) (meta.Answer, error)
 			if taken {
 				a.Key = ""
 			}
+		}
+		if err := endDirect(ctx, s, a.UploadID, a.CreatedAt); err != nil {
+			return meta.Answer{}, err
 		}
 		a.File, a.Instant = nil, false
 		a.CreatedAt, a.ExpiresAt = kept(a.CreatedAt), kept(a.ExpiresAt)
@@ -239,10 +259,10 @@ func ownedAnswer(a meta.Answer) meta.Answer {
 }
 
 func insertBlob(ctx context.Context, s *session, b *upload.Blob) error {
-	_, err := s.exec(ctx, `INSERT INTO blobs (id, sha1, size, hint, crc32c, state, refs, node, staging, created_at, updated_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err := s.exec(ctx, `INSERT INTO blobs (id, sha1, size, hint, crc32c, state, refs, node, staging, store, object_key,
+		created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		b.ID, b.SHA1[:], b.Size, b.Hint[:], int64(b.CRC32C), string(b.State), b.Refs, orNull(b.Node), orNull(b.Staging),
-		at(b.CreatedAt), at(b.CreatedAt))
+		orNull(b.Store), orNull(b.ObjectKey), at(b.CreatedAt), at(b.CreatedAt))
 	return err
 }
 

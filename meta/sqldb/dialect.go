@@ -66,8 +66,8 @@ func connectionLost(err error) bool {
 // one to insert it is told of the first, undone, and run again (attemptWithSavepoint). Where this is
 // enough, and what it is enough for, is in docs/decisions/0009.
 //
-// Who needs several takes them in this order, so that few meet crosswise: a file, its transfer, its
-// blob. Those who do meet are told by the database, and one of them is run again.
+// Who needs several takes them in this order, so that few meet crosswise: a direct upload, a file, its
+// transfer, its blob. Those who do meet are told by the database, and one of them is run again.
 const (
 	fileRow     = `SELECT f.id FROM files f WHERE f.id = ?`
 	transferRow = `SELECT t.id FROM transfers t WHERE t.id = ?`

@@ -53,6 +53,8 @@ type stage struct {
 	left          int // statements until the first node stops; negative: it does not
 	stopped, goOn chan struct{}
 	blobs         map[string]string // blob ids and their transfers', by number
+	moves         map[int]meta.Move // by their blob's number
+	switched      string            // the move that was switched
 }
 
 // play is a scene, and what may be done in it.
@@ -85,7 +87,7 @@ func (s *stage) step() {
 // set makes the scene anew.
 func (s *stage) set(p play) {
 	empty(s, s.control)
-	s.blobs = map[string]string{}
+	s.blobs, s.moves = map[string]string{}, map[int]meta.Move{}
 	p.scene(s)
 }
 
@@ -144,6 +146,15 @@ func (s *stage) act(p play, name string, db *DB) string {
 			file = v.File.ID + " " + v.File.Name + " " + v.File.Path
 		}
 		return fmt.Sprint(v.UploadID, " ", v.State, " ", file)
+	case meta.Move:
+		return fmt.Sprint(s.named(v.BlobID), " to ", v.To.Store, " ", v.State)
+	case []meta.Move:
+		var left []string
+		for i := range v {
+			left = append(left, s.named(v[i].BlobID)+" to "+v[i].To.Store)
+		}
+		slices.Sort(left) // ids are random
+		return strings.Join(left, ", ")
 	case meta.Job:
 		return fmt.Sprint("epoch ", v.Transfer.Lease.Epoch)
 	case []upload.Blob:
@@ -176,6 +187,11 @@ func (s *stage) outcome(one, two string) string {
 		s.blobs[blob], s.blobs[transfer] = "blob "+number, "transfer "+number
 	}
 	must(s, ids.Err())
+	moves, err := s.control.Moves(s.Context(), meta.MoveQuery{Limit: 100})
+	must(s, err)
+	for _, m := range moves {
+		s.blobs[m.ID] = fmt.Sprint("move to ", m.To.Store)
+	}
 	lines := []string{"results: " + one + "; " + two}
 	for _, query := range []string{
 		`SELECT 'blob', b.crc32c, b.state, b.refs, b.node, b.staging, b.store, b.object_key, b.last_owner, b.root, b.condemned_at FROM blobs b`,
@@ -183,6 +199,8 @@ func (s *stage) outcome(one, two string) string {
 		`SELECT 'transfer', t.blob_id, t.state, t.bytes, t.attempts, t.next_at, t.due_at, t.last_error, t.lease_owner, t.lease_epoch, t.lease_until FROM transfers t`,
 		`SELECT 'answer', a.upload_id, a.owner, a.idem_key, a.state, a.file FROM answers a`,
 		`SELECT 'audit', a.kind, a.detail FROM audit a`,
+		`SELECT 'direct', d.id, d.idem_key, d.blob_id, d.updated_at, d.ended_at FROM direct_uploads d`,
+		`SELECT 'move', m.blob_id, m.from_store, m.from_key, m.to_store, m.to_key, m.state, m.checkpoint, m.switched_at FROM moves m`,
 	} {
 		found, err := s.control.reader.db.Queryx(query)
 		must(s, err)
@@ -222,6 +240,22 @@ func (s *stage) add(n int, content string) upload.File {
 	return *a.File
 }
 
+var forever = noon.Add(1e6 * time.Hour)
+
+// directOf is direct upload n.
+func directOf(n int, key string) meta.DirectUpload {
+	return meta.DirectUpload{
+		Spec: upload.Spec{ID: fmt.Sprint("upload", n), Owner: "owner", Size: 1 << 20, Key: key, CreatedAt: noon}, BlobID: fmt.Sprint("blob", n), Store: "local",
+		ObjectKey: fmt.Sprint("key", n), MultipartID: "m", UpdatedAt: noon,
+	}
+}
+
+// beginDirect begins direct upload n.
+func (s *stage) beginDirect(n int) {
+	s.Helper()
+	must(s, s.control.BeginDirect(s.Context(), directOf(n, fmt.Sprint("key", n))))
+}
+
 // share makes file n of a blob: one that goes does not leave it without files, which the schema would notice.
 func (s *stage) share(n, blob int, content string) {
 	s.Helper()
@@ -253,6 +287,34 @@ func (s *stage) store(n int, content string) {
 	_, err := s.control.SetRoot(s.Context(), s.id("transfer", n), 1, rootOf(content), noon)
 	must(s, err)
 	must(s, s.control.Stored(s.Context(), s.id("transfer", n), 1, "local", fmt.Sprint("key", n), noon))
+}
+
+// begin begins to move blob n to the store remote, or local if it is there, and move does all of it.
+func (s *stage) begin(n int) meta.Move {
+	b, err := s.control.Blob(s.Context(), s.id("blob", n))
+	must(s, err)
+	to := "remote"
+	if b.Store == to {
+		to = "local"
+	}
+	m, err := s.control.BeginMove(s.Context(), meta.Fence{}, &b, to, noon)
+	must(s, err)
+	s.moves[n], s.blobs[m.ID] = m, "move to "+to
+	return m
+}
+
+func (s *stage) move(n int) error {
+	s.switched = s.begin(n).ID
+	return s.control.Switch(s.Context(), meta.Fence{}, s.switched, noon)
+}
+
+// moveOf is the move of blob n that was begun last, and keyOf its new object's key.
+func (s *stage) moveOf(n int) string { return s.moves[n].ID }
+func (s *stage) keyOf(n int) string  { return s.moves[n].To.Key }
+
+// stored is blob n as one who has seen it in a place knows it.
+func (s *stage) stored(n int, store, key string) *upload.Blob {
+	return &upload.Blob{ID: s.id("blob", n), Store: store, ObjectKey: key}
 }
 
 // acts without a result.
@@ -303,6 +365,89 @@ var plays = map[string]play{
 				c.File.ID = "file2"
 				return db.CommitUpload(s.Context(), c)
 			},
+		},
+	},
+	// Who ends a direct upload, and begins one with its key?
+	"direct": {
+		scene: func(s *stage) {
+			s.add(1, "x")
+			s.store(1, "x")
+			s.beginDirect(2)
+			s.beginDirect(3)
+			_, err := s.control.EndUpload(s.Context(), meta.Answer{UploadID: "upload3", Owner: "owner", State: upload.Expired, CreatedAt: noon, ExpiresAt: forever})
+			must(s, err)
+		},
+		acts: map[string]func(s *stage, db *DB) (any, error){
+			"complete": func(s *stage, db *DB) (any, error) { return db.CommitDirect(s.Context(), s.commit(2, "")) },
+			"complete again": func(s *stage, db *DB) (any, error) {
+				c := s.commit(2, "")
+				c.File.ID = "another"
+				return db.CommitDirect(s.Context(), c)
+			},
+			"complete in place of a file": func(s *stage, db *DB) (any, error) {
+				c := s.commit(2, "")
+				c.Replaces = "file1"
+				return db.CommitDirect(s.Context(), c)
+			},
+			"instant": func(s *stage, db *DB) (any, error) {
+				c := s.commit(2, "")
+				c.Direct = true
+				return db.CommitInstant(s.Context(), c, s.id("blob", 1))
+			},
+			"cancel": func(s *stage, db *DB) (any, error) {
+				return db.EndUpload(s.Context(), meta.Answer{UploadID: "upload2", Owner: "owner", State: upload.Cancelled, CreatedAt: noon, ExpiresAt: forever})
+			},
+			"touch":  plain(func(s *stage, db *DB) error { return db.TouchDirect(s.Context(), "upload2", later) }),
+			"drop":   plain(func(s *stage, db *DB) error { return db.DropDirect(s.Context(), "upload2") }),
+			"drop 3": plain(func(s *stage, db *DB) error { return db.DropDirect(s.Context(), "upload3") }),
+			"begin":  plain(func(s *stage, db *DB) error { return db.BeginDirect(s.Context(), directOf(4, "key2")) }),
+			"begin another": plain(func(s *stage, db *DB) error {
+				return db.BeginDirect(s.Context(), directOf(5, "new"))
+			}),
+			"begin one more": plain(func(s *stage, db *DB) error {
+				return db.BeginDirect(s.Context(), directOf(6, "new"))
+			}),
+			"delete": plain(func(s *stage, db *DB) error { return db.DeleteFile(s.Context(), "owner", "file1", later) }),
+		},
+	},
+	// A direct upload's object is being read.
+	"reading": {
+		scene: func(s *stage) {
+			s.add(1, "x")
+			s.lease(1)
+			_, err := s.control.SetRoot(s.Context(), s.id("transfer", 1), 1, rootOf("x"), noon)
+			must(s, err)
+			s.beginDirect(2)
+			a, err := s.control.CommitDirect(s.Context(), s.commit(2, ""))
+			must(s, err)
+			s.blobs[a.File.Transfer.ID] = "transfer 2"
+			s.lease(2)
+		},
+		acts: map[string]func(s *stage, db *DB) (any, error){
+			"digests 2": plain(func(s *stage, db *DB) error {
+				return db.SetDigests(s.Context(), s.id("transfer", 2), 1, s.commit(2, "x").Sealed, later)
+			}),
+			"other digests 2": plain(func(s *stage, db *DB) error {
+				return db.SetDigests(s.Context(), s.id("transfer", 2), 1, s.commit(2, "y").Sealed, later)
+			}),
+			"digests and root 2": func(s *stage, db *DB) (any, error) {
+				if err := db.SetDigests(s.Context(), s.id("transfer", 2), 1, s.commit(2, "x").Sealed, later); err != nil {
+					return "", err
+				}
+				return db.SetRoot(s.Context(), s.id("transfer", 2), 1, rootOf("x"), later)
+			},
+			"stored 1": plain(func(s *stage, db *DB) error {
+				return db.Stored(s.Context(), s.id("transfer", 1), 1, "local", "key1", later)
+			}),
+			"stored 2": plain(func(s *stage, db *DB) error {
+				return db.Stored(s.Context(), s.id("transfer", 2), 1, "local", "key2", later)
+			}),
+			"dead and lost 2": plain(func(s *stage, db *DB) error {
+				return db.Dead(s.Context(), s.id("transfer", 2), 1, "rot", true, later)
+			}),
+			"cancel 2":  plain(func(s *stage, db *DB) error { return db.CancelTransfer(s.Context(), s.id("transfer", 2), later) }),
+			"mark lost": plain(func(s *stage, db *DB) error { return db.MarkLost(s.Context(), "blob2", "rot", later) }),
+			"delete 2":  plain(func(s *stage, db *DB) error { return db.DeleteFile(s.Context(), "owner", "file2", later) }),
 		},
 	},
 	// A file that is stored.
@@ -473,6 +618,79 @@ var plays = map[string]play{
 			"collect": func(s *stage, db *DB) (any, error) {
 				return db.Collect(s.Context(), meta.CollectQuery{CondemnedBefore: later, Now: later, Limit: 10})
 			},
+		},
+	},
+	// Blob 1 is being moved, blob 2 was moved not long ago.
+	"moving": {
+		scene: func(s *stage) {
+			s.add(1, "x")
+			s.store(1, "x")
+			s.share(9, 1, "x")
+			s.add(2, "y")
+			s.store(2, "y")
+			must(s, s.move(2))
+			s.begin(1)
+		},
+		acts: map[string]func(s *stage, db *DB) (any, error){
+			"begin 1": func(s *stage, db *DB) (any, error) {
+				return db.BeginMove(s.Context(), meta.Fence{}, s.stored(1, "local", "key1"), "remote", later)
+			},
+			"begin 1 elsewhere": func(s *stage, db *DB) (any, error) {
+				return db.BeginMove(s.Context(), meta.Fence{}, s.stored(1, "local", "key1"), "elsewhere", later)
+			},
+			"save 1": plain(func(s *stage, db *DB) error {
+				return db.SaveMove(s.Context(), meta.Fence{}, s.moveOf(1), []byte("half"))
+			}),
+			"switch 1":  plain(func(s *stage, db *DB) error { return db.Switch(s.Context(), meta.Fence{}, s.moveOf(1), later) }),
+			"abandon 1": plain(func(s *stage, db *DB) error { return db.Abandon(s.Context(), meta.Fence{}, s.moveOf(1)) }),
+			"unstore 1": plain(func(s *stage, db *DB) error { return db.Unstore(s.Context(), s.id("blob", 1), "404", later) }),
+			"object lost 1": plain(func(s *stage, db *DB) error {
+				return db.ObjectLost(s.Context(), s.id("blob", 1), meta.Place{Store: "local", Key: "key1"}, "404", later)
+			}),
+			"mark lost 1": plain(func(s *stage, db *DB) error { return db.MarkLost(s.Context(), s.id("blob", 1), "rot", later) }),
+			"drop 1":      plain(func(s *stage, db *DB) error { return db.StagingDropped(s.Context(), s.id("blob", 1)) }),
+			"delete 1":    plain(func(s *stage, db *DB) error { return db.DeleteFile(s.Context(), "owner", "file1", later) }),
+			"mend 1":      plain(func(s *stage, db *DB) error { return db.MendRefs(s.Context(), s.id("blob", 1), later) }),
+			"switch back 2": plain(func(s *stage, db *DB) error {
+				return db.SwitchBack(s.Context(), meta.Fence{}, s.moveOf(2), later)
+			}),
+			"object lost 2": plain(func(s *stage, db *DB) error {
+				return db.ObjectLost(s.Context(), s.id("blob", 2), meta.Place{Store: "remote", Key: s.keyOf(2)}, "404", later)
+			}),
+			"leftovers": func(s *stage, db *DB) (any, error) {
+				return db.Leftovers(s.Context(), meta.Fence{}, later, "", 10)
+			},
+		},
+	},
+	// A blob without files is being moved, and deleted.
+	"moving what goes": {
+		scene: func(s *stage) {
+			s.add(1, "x")
+			s.store(1, "x")
+			must(s, s.move(1))
+			_, err := s.control.Leftovers(s.Context(), meta.Fence{}, later, "", 10)
+			must(s, err)
+			s.begin(1)
+			must(s, s.control.DeleteFile(s.Context(), "owner", "file1", noon))
+		},
+		acts: map[string]func(s *stage, db *DB) (any, error){
+			"collect": func(s *stage, db *DB) (any, error) {
+				return db.Collect(s.Context(), meta.CollectQuery{CondemnedBefore: later, Now: later, Limit: 10})
+			},
+			"deleted": plain(func(s *stage, db *DB) error { return db.Deleted(s.Context(), s.id("blob", 1)) }),
+			"switch":  plain(func(s *stage, db *DB) error { return db.Switch(s.Context(), meta.Fence{}, s.moveOf(1), later) }),
+			"save": plain(func(s *stage, db *DB) error {
+				return db.SaveMove(s.Context(), meta.Fence{}, s.moveOf(1), []byte("half"))
+			}),
+			"forget the first": plain(func(s *stage, db *DB) error { return db.ForgetMove(s.Context(), s.switched) }),
+			"begin elsewhere": func(s *stage, db *DB) (any, error) {
+				b := s.stored(1, "remote", upload.ObjectKeyFor(&upload.Blob{ID: s.id("blob", 1), SHA1: upload.SumSHA1([]byte("x"))})+"-"+s.switched)
+				return db.BeginMove(s.Context(), meta.Fence{}, b, "elsewhere", later)
+			},
+			"instant": func(s *stage, db *DB) (any, error) {
+				return db.CommitInstant(s.Context(), s.commit(3, "x"), s.id("blob", 1))
+			},
+			"mark lost": plain(func(s *stage, db *DB) error { return db.MarkLost(s.Context(), s.id("blob", 1), "rot", later) }),
 		},
 	},
 	// The janitor is deleting.

@@ -145,7 +145,10 @@ func (db *DB) Forget(ctx context.Context, id string, now time.Time) (int64, erro
 		if err == nil && n == 0 {
 			err = upload.Errorf(upload.NotFound, "", "", "There is no such node. Look at the list of nodes.")
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return passOn(ctx, s, id)
 	})
 	if err != nil {
 		return 0, err

@@ -119,6 +119,42 @@ func (db *DB) Renew(ctx context.Context, id string, epoch int64, p meta.Progress
 	})
 }
 
+// Checkpoint returns how far the putting of the object got.
+func (db *DB) Checkpoint(ctx context.Context, id, store string) (string, error) {
+	var state string
+	err := row(ctx, db.reader, []any{&state}, `SELECT c.state FROM checkpoints c WHERE c.transfer_id = ? AND c.store = ?`, id, store)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return state, db.failure("meta.Checkpoint", id, err)
+}
+
+// SaveCheckpoint keeps how far the putting of the object got.
+func (db *DB) SaveCheckpoint(ctx context.Context, id string, epoch int64, store, state string) error {
+	return act(ctx, db, "SaveCheckpoint", id, func(ctx context.Context, s *session) error {
+		if err := s.held(ctx, id, epoch, `lease_epoch = lease_epoch`); err != nil {
+			return err
+		}
+		if err := forgetCheckpoint(ctx, s, id); err != nil {
+			return err
+		}
+		_, err := s.exec(ctx, `INSERT INTO checkpoints (transfer_id, store, state) VALUES (?, ?, ?)`, id, store, state)
+		return err
+	})
+}
+
+func forgetCheckpoint(ctx context.Context, s *session, id string) error {
+	_, err := s.exec(ctx, `DELETE FROM checkpoints WHERE transfer_id = ?`, id)
+	return err
+}
+
+// Redirect makes another store the transfer's.
+func (db *DB) Redirect(ctx context.Context, id string, epoch int64, store string, now time.Time) error {
+	return act(ctx, db, "Redirect", id, func(ctx context.Context, s *session) error {
+		return s.held(ctx, id, epoch, `store = ?, updated_at = ?`, store, at(now))
+	})
+}
+
 // Stored records the verified object and ends the transfer.
 func (db *DB) Stored(ctx context.Context, id string, epoch int64, store, key string, now time.Time) error {
 	return act(ctx, db, "Stored", id, func(ctx context.Context, s *session) error {
@@ -156,6 +192,15 @@ func (db *DB) Dead(ctx context.Context, id string, epoch int64, reason string, l
 			return err
 		}
 		return lose(ctx, s, blobID, reason, now)
+	})
+}
+
+// RetryStore makes the transfers to a store due that wait to be tried again.
+func (db *DB) RetryStore(ctx context.Context, node, store string, now time.Time) error {
+	return act(ctx, db, "RetryStore", store, func(ctx context.Context, s *session) error {
+		_, err := s.exec(ctx, `UPDATE transfers SET next_at = ?, due_at = 0 WHERE node = ? AND due_at > 0 AND store = ? AND state = 'retrying'`,
+			at(now), node, store)
+		return err
 	})
 }
 
@@ -222,7 +267,7 @@ func (db *DB) RetryTransfer(ctx context.Context, id string, now time.Time) error
 			return nil
 		case t.State != upload.TransferRetrying && t.State != upload.TransferDead && t.State != upload.TransferCancelled:
 			return upload.Errorf(upload.Conflict, "", "", "The transfer is %s: there is nothing to try again. Look at its state.", t.State)
-		case !offered(job.Blob.State) || job.Blob.Node == "":
+		case !offered(job.Blob.State) || job.Blob.Node == "" && job.Blob.Store == "":
 			return upload.Errorf(upload.Conflict, "", "", "The content is not there any more: there is nothing to transfer. Upload it again.")
 		}
 		return requeue(ctx, s, job.Blob.ID, "", now)

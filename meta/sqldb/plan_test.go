@@ -40,6 +40,13 @@ func hot(db *DB, n int) []question {
 		page(meta.ByCreated), page(meta.ByName), page(meta.BySize),
 		{"Answer", answerByID, []any{"node-" + blobIDOf(n / 2)[4:]}, "PRIMARY|answers_pkey", false},
 		{"the lock on twins", twinRows + db.dialect.forUpdate, []any{sha1[:], size}, "blobs_identity", true},
+		{"DirectUpload", directByID, []any{"upload" + blobIDOf(n / 2)[4:]}, "PRIMARY|direct_uploads_pkey", false},
+		{"DirectByKey", directByKey, []any{fmt.Sprint("owner", n/2%50), "key" + blobIDOf(n / 2)[4:]}, "direct_key", false},
+		{"DirectOf", directOfOwner, []any{"owner2", "", 10}, "direct_owner", false},
+		{"IdleDirect", idleDirect, []any{at(noon), 10}, "direct_updated", true},
+		{"KnownObjects of direct uploads", directQuery + ` WHERE d.blob_id IN (?, ?)`, []any{blobIDOf(1), blobIDOf(2)}, "direct_blob", true},
+		// Of a store that has few; of one that has most of them the primary key is as good.
+		{"BlobsIn", blobsInQuery, []any{"remote", "live", blobIDOf(n / 2), 100}, "blobs_store", false},
 		{"AnswerByKey", answerByKey, []any{"owner", "key" + blobIDOf(n / 2)[4:]}, "answers_key", false},
 	}
 }
@@ -166,6 +173,14 @@ func fill(t testing.TB, db *DB, n int) {
 			func(i int) []any {
 				id, now := blobIDOf(i), noon.UnixMicro()+int64(i)*1000
 				return []any{"node-" + id[4:], "key" + id[4:], now, now}
+			},
+		},
+		{
+			"INSERT INTO direct_uploads (id, owner, idem_key, spec, blob_id, store, object_key, multipart_id, created_at, updated_at) VALUES ",
+			"(?, ?, ?, '{}', ?, 'local', 'key', 'm', ?, ?)",
+			func(i int) []any {
+				id, now := blobIDOf(i), noon.UnixMicro()+int64(i)*1000
+				return []any{"upload" + id[4:], fmt.Sprint("owner", i%50), "key" + id[4:], id, now, now}
 			},
 		},
 	}

@@ -21,6 +21,7 @@ type Finding struct {
 	Problem  string `json:"problem"` // what is wrong, a sentence
 	Repair   string `json:"repair"`  // what repairing does, a sentence
 	Repaired bool   `json:"repaired"`
+	Note     bool   `json:"note,omitempty"` // nothing is known to be wrong; Repair is what to do to know more
 }
 
 // ExamineOptions say how thoroughly Examine looks.
@@ -106,6 +107,12 @@ func (e *examiner) blob(ctx context.Context, b *upload.Blob) error {
 	if err != nil {
 		return err
 	}
+	if e.opt.Deep && b.Undigested() && b.Root.IsZero() && stored == "" {
+		e.report(Finding{
+			ID: b.ID, Note: true, Problem: "The content of this direct upload has no digests yet, so its bytes could not be checked.",
+			Repair: "Start the server: its worker reads the object and records them. Then check again.",
+		})
+	}
 	hasStored := b.Store != "" && stored == ""
 	hasStaged := b.Staging != "" && staged == "" // a copy on another node counts as one
 	switch {
@@ -182,7 +189,7 @@ func (e *examiner) stored(ctx context.Context, b *upload.Blob) (string, error) {
 		return "", err
 	case size != b.Size:
 		return fmt.Sprintf("is %d bytes long, not %d", size, b.Size), nil
-	case !e.opt.Deep:
+	case !e.opt.Deep || b.Undigested() && b.Root.IsZero():
 		return "", nil
 	}
 	err = st.Verify(ctx, b.ObjectKey, store.Digests{Size: b.Size, Root: b.Root, CRC32C: b.CRC32C})

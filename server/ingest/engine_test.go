@@ -22,6 +22,7 @@ import (
 	"gantry/server/ingest"
 	"gantry/store"
 	"gantry/store/local"
+	"gantry/store/storetest"
 	"gantry/transfer"
 	queue "gantry/transfer/queue/memory"
 	"gantry/upload"
@@ -59,15 +60,16 @@ type tb interface {
 
 // engine is a whole node but for HTTP: the real parts, on file systems in memory that can lose power.
 type engine struct {
-	t     tb
-	clock *clock
-	path  string // of the database
-	boot  string
-	scope meta.Scope
-	most  int // open uploads; 0: the default
-	node  string
-	view  chunkstore.View // nil: a new one in memory at each start
-	other *engine         // whose database this node shares; nil: it has one of its own
+	t      tb
+	clock  *clock
+	path   string // of the database
+	boot   string
+	scope  meta.Scope
+	most   int // open uploads; 0: the default
+	node   string
+	view   chunkstore.View   // nil: a new one in memory at each start
+	other  *engine           // whose database this node shares; nil: it has one of its own
+	direct *storetest.Direct // where new files go; nil: to the local store
 
 	stagingMem, storeMem     *memfs.FS
 	stagingFault, storeFault *faultfs.FS
@@ -117,11 +119,15 @@ func (e *engine) open() {
 	if e.local, err = local.Open(e.storeFault, "n1"); err != nil {
 		e.t.Fatal(err)
 	}
-	stores := map[string]store.Store{"local": e.local}
+	stores, route := map[string]store.Store{"local": e.local}, toLocal
+	if e.direct != nil {
+		stores["bucket"] = e.direct
+		route = func(int64, string, string) string { return "bucket" }
+	}
 	e.worker = transfer.NewWorker(transfer.Options{Node: e.node, Log: log}, transfer.Deps{
 		Outbox: e.db, Staging: e.staging, Stores: stores, Queue: queue.New(), Now: e.clock.now,
 	})
-	e.Service = ingest.New(ingest.Options{Node: e.node, Store: "local", Scope: e.scope, MaxOpen: e.most}, ingest.Deps{
+	e.Service = ingest.New(ingest.Options{Node: e.node, Route: route, Direct: e.direct != nil, Scope: e.scope, MaxOpen: e.most}, ingest.Deps{
 		Staging: e.staging, View: view, DB: e.db, Stores: stores,
 		Wake: func() {}, Log: log, Now: e.clock.now,
 	})
@@ -314,3 +320,6 @@ func random(seed uint64, n int) []byte {
 	_, _ = rand.NewChaCha8(key).Read(b)
 	return b
 }
+
+// toLocal sends all files to the one store there is.
+func toLocal(int64, string, string) string { return "local" }

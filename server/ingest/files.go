@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 
 	"gantry/chunkstore"
 	"gantry/meta"
+	"gantry/store"
 	"gantry/upload"
 )
 
@@ -86,7 +88,8 @@ func (s *Service) takeIn(ctx context.Context, u *upload.Upload, want *upload.SHA
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	c := s.commitOf(u)
-	c.Sealed, c.Node, c.Store, c.Answer = sealed, s.opt.Node, s.opt.Store, u.Key != ""
+	c.Sealed, c.Node, c.Answer = sealed, s.opt.Node, u.Key != ""
+	c.Store = s.opt.Route(sealed.Size, u.ContentType, u.Owner)
 	answer, err := s.DB.CommitUpload(ctx, c)
 	if err != nil {
 		// The commit may have happened: the bytes stay, and the janitor drops them if no row refers to them.
@@ -162,6 +165,9 @@ func (s *Service) Content(ctx context.Context, owner, id string) (FileContent, e
 	if err != nil {
 		return FileContent{}, upload.Wrap(upload.Internal, op, id, err)
 	}
+	if blob.State == upload.BlobLost && blob.Undigested() && f.Transfer.LastError != "" {
+		return FileContent{}, upload.Errorf(upload.Gone, op, id, "%s Upload it again.", f.Transfer.LastError)
+	}
 	if blob.State == upload.BlobLost {
 		return FileContent{}, upload.Errorf(upload.Gone, op, id, "The server has lost the content of this file. Upload it again.")
 	}
@@ -187,16 +193,57 @@ func (s *Service) Content(ctx context.Context, owner, id string) (FileContent, e
 	}
 	st, ok := s.Stores[blob.Store]
 	if !ok {
-		return FileContent{}, upload.Errorf(upload.Unavailable, op, id, "The store %q that has this file is not configured on this server. Ask its operator, and try again.", blob.Store)
+		return FileContent{}, notConfigured(op, id, blob.Store)
 	}
 	open := func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+		return s.openStored(ctx, id, blob, offset, length)
+	}
+	return FileContent{File: f, Open: open, URL: s.redirect(&blob, st), Close: func() error { return nil }}, nil
+}
+
+// redirect returns how to make a URL from which clients fetch a blob by themselves; nil if they cannot.
+func (s *Service) redirect(blob *upload.Blob, st store.Store) func(context.Context, store.PresignOptions) (*url.URL, error) {
+	cdn, ok := s.opt.Redirect[blob.Store]
+	signer, can := store.As[store.Presigner](st)
+	if !ok || !can || blob.Size == 0 {
+		return nil
+	}
+	return func(ctx context.Context, opt store.PresignOptions) (*url.URL, error) {
+		u, err := signer.Presign(ctx, blob.ObjectKey, opt)
+		if err == nil && cdn != nil {
+			u.Scheme, u.Host = cdn.Scheme, cdn.Host
+			u = cdn.JoinPath(u.EscapedPath()).ResolveReference(&url.URL{RawQuery: u.RawQuery})
+		}
+		return u, upload.Wrap(upload.Unavailable, "ingest.redirect", blob.ID, err)
+	}
+}
+
+func notConfigured(op, id, name string) error {
+	return upload.Errorf(upload.Unavailable, op, id, "The store %q that has this file is not configured on this server. Ask its operator, and try again.", name)
+}
+
+// openStored reads a part of a file's object. If that is not there the blob may have been moved to another
+// place since its row was read.
+func (s *Service) openStored(ctx context.Context, id string, blob upload.Blob, offset, length int64) (io.ReadCloser, error) {
+	const op = "ingest.Content"
+	for {
+		st, ok := s.Stores[blob.Store]
+		if !ok {
+			return nil, notConfigured(op, id, blob.Store)
+		}
 		r, err := st.Open(ctx, blob.ObjectKey, offset, length)
-		if errors.Is(err, upload.NotFound) {
+		if !errors.Is(err, upload.NotFound) {
+			return r, upload.Wrap(upload.Unavailable, op, id, err)
+		}
+		now, err := s.DB.Blob(ctx, blob.ID)
+		if err != nil && !errors.Is(err, upload.NotFound) {
+			return nil, upload.Wrap(upload.Internal, op, id, err)
+		}
+		if now.Store == "" || now.Store == blob.Store && now.ObjectKey == blob.ObjectKey {
 			return nil, upload.Errorf(upload.Gone, op, id, "The store no longer has the content of this file. Upload it again.")
 		}
-		return r, upload.Wrap(upload.Unavailable, op, id, err)
+		blob = now
 	}
-	return FileContent{File: f, Open: open, Close: func() error { return nil }}, nil
 }
 
 // sections reads ranges of content, which stays open.

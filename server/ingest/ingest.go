@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
+	"net/url"
 	"time"
 
 	"gantry/chunkstore"
@@ -27,7 +28,13 @@ type Options struct {
 	DeleteGrace time.Duration // how long a blob without references is kept
 	StageGrace  time.Duration // how long the staging copy outlives its transfer
 	Scope       meta.Scope    // how far instant upload looks
-	Store       string        // where new blobs are transferred to
+	// Route names the store that a file's content is transferred to. It may be another one next time; needed.
+	Route func(size int64, contentType, owner string) string
+	// Redirect says from which stores clients fetch by themselves: by name, the CDN that they are sent to, nil if it
+	// is the store itself.
+	Redirect    map[string]*url.URL
+	Direct      bool          // clients may send chunks to a store by themselves, if it is a store.Director
+	ScrubRate   int64         // at which what is in the stores is read again, bytes per second; 0: it is not
 	Janitor     time.Duration // how often the janitor looks
 	OrphanSweep time.Duration // how often it compares the stores with the database
 }
@@ -98,6 +105,7 @@ type InitRequest struct {
 	ContentType string
 	Metadata    map[string]string
 	Replaces    string
+	Direct      bool   // the client can send the chunks to the store by itself
 	Key         string // Idempotency-Key
 }
 
@@ -115,6 +123,7 @@ type Opened struct {
 	Status
 	Known     Known
 	Challenge *upload.Challenge // when init named a SHA-1 and the file is large enough
+	URLs      *URLs             // of a direct upload: of its first chunks
 }
 
 // Status is where an upload stands, in whatever state.
@@ -122,6 +131,7 @@ type Status struct {
 	ID        string
 	State     upload.State
 	Upload    upload.Upload // while open
+	Direct    bool          // while open: its chunks go to the store; see URLs
 	ExpiresAt time.Time     // while open
 	Answer    meta.Answer   // when it is not open any more
 }
@@ -171,6 +181,8 @@ type FileContent struct {
 	File upload.File
 	// Open reads length bytes from offset on. The caller closes.
 	Open func(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+	// URL returns where the client can fetch it by itself for a while; nil if it cannot.
+	URL func(ctx context.Context, opt store.PresignOptions) (*url.URL, error)
 	// Close ends the use of the content.
 	Close func() error
 }

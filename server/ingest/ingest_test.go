@@ -381,7 +381,7 @@ func TestStagingGoesOnlyAfterVerification(t *testing.T) {
 
 func TestUnknownSizeIsBounded(t *testing.T) {
 	e := newEngine(t)
-	e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", MaxSize: 3 << 20}, e.Deps)
+	e.Service = ingest.New(ingest.Options{Node: "n1", Route: toLocal, MaxSize: 3 << 20}, e.Deps)
 	chunkSize := upload.MinChunkSize
 	opened, _, err := e.Init(t.Context(), owner, ingest.InitRequest{Name: "stdin", ChunkSize: &chunkSize})
 	if err != nil {

@@ -33,7 +33,7 @@ func (s *Service) Instant(ctx context.Context, owner, id string, r InstantReques
 	case u.Size < upload.MinInstantSize:
 		return InstantResult{}, nil // also while the size is unknown
 	case r.Proof == nil:
-		c, err := s.challenge(ctx, owner, &u, r.SHA1)
+		c, err := s.challenge(ctx, owner, &u.Upload, r.SHA1)
 		if err != nil {
 			return InstantResult{}, err
 		}
@@ -84,7 +84,7 @@ func (s *Service) challenge(ctx context.Context, owner string, u *upload.Upload,
 // a challenge: an honest client's always are, also where its content is new and it answers decoys all
 // the time. If only answers to real challenges counted, whoever then gets decoys for content of his
 // own would know that the content he guessed at is here.
-func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r InstantRequest) (InstantResult, error) {
+func (s *Service) prove(ctx context.Context, owner string, u *openUpload, r InstantRequest) (InstantResult, error) {
 	now := s.Now()
 	c, err := s.View.TakeChallenge(ctx, r.Proof.Challenge, now)
 	if errors.Is(err, upload.NotFound) {
@@ -107,7 +107,9 @@ func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r I
 	s.Metrics.check("proof", true)
 	ctx, cancel := finishing(ctx)
 	defer cancel()
-	answer, err := s.DB.CommitInstant(ctx, s.commitOf(u), c.BlobID)
+	commit := s.commitOf(&u.Upload)
+	commit.Direct = u.direct != nil
+	answer, err := s.DB.CommitInstant(ctx, commit, c.BlobID)
 	if errors.Is(err, upload.NotFound) {
 		return InstantResult{}, nil // deleted meanwhile
 	}
@@ -124,9 +126,13 @@ func (s *Service) prove(ctx context.Context, owner string, u *upload.Upload, r I
 }
 
 // tookInstant frees what an upload had received before it turned out not to be needed.
-func (s *Service) tookInstant(ctx context.Context, u *upload.Upload, answer *meta.Answer) {
+func (s *Service) tookInstant(ctx context.Context, u *openUpload, answer *meta.Answer) {
 	s.Metrics.finished.WithLabelValues("instant").Inc()
 	s.Metrics.saved.Add(float64(answer.File.Size - u.ReceivedBytes))
+	if u.direct != nil {
+		s.dropDirect(ctx, u.direct)
+		return
+	}
 	if err := s.drop(ctx, &u.Spec); err != nil {
 		s.Log.Warn("cannot drop the bytes of an instant upload; the next start will", "upload_id", u.ID, "error", err)
 	}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -48,6 +49,9 @@ func (s *Service) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { s.View.Watch(ctx, s.putAllBack) })
+	if s.opt.ScrubRate > 0 {
+		watching.Go(func() { s.scrub(ctx) })
+	}
 	s.clean(ctx)
 	return nil
 }
@@ -95,11 +99,11 @@ func (s *Service) clean(ctx context.Context) {
 }
 
 // Clean is one round of the janitor: expired uploads, staging copies that a store has, blobs without
-// files, expired answers.
+// files, old objects of moved blobs, expired answers, what ended direct uploads have in stores.
 func (s *Service) Clean(ctx context.Context) error {
 	err := errors.Join(s.expireUploads(ctx), s.dropStaged(ctx))
 	if fence, leads := s.lead(); leads {
-		err = errors.Join(err, s.collectBlobs(ctx, fence), s.forgetAnswers(ctx))
+		err = errors.Join(err, s.collectBlobs(ctx, fence), s.dropMoved(ctx, fence), s.forgetAnswers(ctx), s.cleanDirect(ctx))
 	}
 	return err
 }
@@ -129,7 +133,7 @@ func (s *Service) expireUploads(ctx context.Context) error {
 		if !u.UpdatedAt.Before(before) || ctx.Err() != nil {
 			continue
 		}
-		if _, err := s.end(ctx, &u, meta.Answer{State: upload.Expired}); err != nil {
+		if _, err := s.end(ctx, &openUpload{Upload: u}, meta.Answer{State: upload.Expired}); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -162,38 +166,56 @@ func (s *Service) collectBlobs(ctx context.Context, fence meta.Fence) error {
 	if s.Lead != nil {
 		q.Node = s.opt.Node // other nodes delete their own copies first
 	}
+	var errs []error
 	for {
 		now := s.Now()
 		q.CondemnedBefore, q.Now = now.Add(-s.opt.DeleteGrace), now
 		blobs, err := s.DB.Collect(ctx, q)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 		for i := range blobs {
-			if err := s.deleteBlob(ctx, &blobs[i]); err != nil {
-				return err
+			b := &blobs[i]
+			if slices.Contains(q.Without, b.Store) {
+				continue
+			}
+			err := s.deleteBlob(ctx, b)
+			if err != nil && (b.Store == "" || ctx.Err() != nil) {
+				return errors.Join(append(errs, err)...)
+			}
+			if err != nil { // a store that does not answer must not keep those of others
+				errs, q.Without = append(errs, err), append(q.Without, b.Store)
 			}
 		}
 		if len(blobs) < sweepBatch {
-			return nil
+			return errors.Join(errs...)
 		}
 	}
 }
 
 func (s *Service) deleteBlob(ctx context.Context, b *upload.Blob) error {
-	if b.Store != "" {
-		st, ok := s.Stores[b.Store]
-		if !ok {
-			return upload.Errorf(upload.Unavailable, "ingest.deleteBlob", b.ID, "The store %q is not configured.", b.Store)
-		}
-		if err := st.Delete(ctx, b.ObjectKey); err != nil {
-			return err
+	if err := s.deleteObject(ctx, meta.Place{Store: b.Store, Key: b.ObjectKey}); err != nil {
+		return err
+	}
+	// Read now: none begins any more, and none switches. What cannot be deleted the sweep finds.
+	moves, err := s.DB.Moves(ctx, meta.MoveQuery{BlobID: b.ID, Limit: sweepBatch})
+	if err != nil {
+		return err
+	}
+	for i := range moves {
+		for _, at := range []meta.Place{moves[i].From, moves[i].To} {
+			if err := s.deleteObject(ctx, at); err != nil && upload.KindOf(err) != upload.Unavailable {
+				return err
+			}
 		}
 	}
-	// A transfer that was stopped half way may have put an object that no row knows.
-	if st, ok := s.Stores[s.opt.Store]; ok && b.Store != s.opt.Store {
-		if err := st.Delete(ctx, upload.ObjectKeyFor(b)); err != nil {
-			return err
+	if b.Store == "" {
+		// A transfer that was stopped half way may have put an object that no row knows. What cannot be
+		// deleted now the sweep finds.
+		for _, st := range s.Stores {
+			if err := st.Delete(ctx, upload.ObjectKeyFor(b)); err != nil && upload.KindOf(err) != upload.Unavailable {
+				return err
+			}
 		}
 	}
 	if b.Staging != "" && b.Node == s.opt.Node {
@@ -202,6 +224,48 @@ func (s *Service) deleteBlob(ctx context.Context, b *upload.Blob) error {
 		}
 	}
 	return s.DB.Deleted(ctx, b.ID)
+}
+
+// deleteObject deletes what is at a place, if it is one.
+func (s *Service) deleteObject(ctx context.Context, at meta.Place) error {
+	if at.Store == "" {
+		return nil
+	}
+	st, ok := s.Stores[at.Store]
+	if !ok {
+		return upload.Errorf(upload.Unavailable, "ingest.deleteObject", at.Key,
+			"The store %q is not configured. Keep it in the configuration until nothing is in it any more.", at.Store)
+	}
+	return st.Delete(ctx, at.Key)
+}
+
+// dropMoved deletes the objects that moves between stores have left, a grace time after the switch: who has
+// looked up the old place goes on reading there. One store that is away does not keep the others'.
+func (s *Service) dropMoved(ctx context.Context, fence meta.Fence) error {
+	failed := map[string]error{} // by store
+	for after := ""; ; {
+		moves, err := s.DB.Leftovers(ctx, fence, s.Now().Add(-s.opt.DeleteGrace), after, sweepBatch)
+		if err != nil {
+			return err
+		}
+		for i := range moves {
+			at := moves[i].Garbage()
+			if failed[at.Store] != nil {
+				continue
+			}
+			if err := s.deleteObject(ctx, at); err != nil {
+				failed[at.Store] = err
+				continue
+			}
+			if err := s.DB.ForgetMove(ctx, moves[i].ID); err != nil {
+				return err
+			}
+		}
+		if len(moves) < sweepBatch {
+			return errors.Join(slices.Collect(maps.Values(failed))...)
+		}
+		after = moves[len(moves)-1].ID
+	}
 }
 
 func (s *Service) forgetAnswers(ctx context.Context) error {
@@ -248,40 +312,43 @@ func (s *Service) dropOrphanObjects(ctx context.Context) error {
 // eachOrphanObject calls f for every object made before the time given (Unix seconds) that belongs to
 // no blob.
 func (s *Service) eachOrphanObject(ctx context.Context, before int64, f func(name, key string, st store.Store) error) error {
+	var errs []error
 	for name, st := range s.Stores {
-		var keys []string
-		check := func() error {
-			known, err := s.DB.KnownObjects(ctx, name, keys)
-			if err != nil {
-				return err
-			}
-			for _, key := range keys {
-				if known[key] {
-					continue
-				}
-				if err := f(name, key, st); err != nil {
-					return err
-				}
-			}
-			keys = keys[:0]
-			return nil
-		}
-		for object, err := range st.List(ctx) {
-			if err != nil {
-				return err
-			}
-			if object.Unix >= before {
-				continue
-			}
-			if keys = append(keys, object.Key); len(keys) == sweepBatch {
-				if err := check(); err != nil {
-					return err
-				}
-			}
-		}
-		if err := check(); err != nil {
+		errs = append(errs, s.eachOrphanOf(ctx, name, st, before, f))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) eachOrphanOf(ctx context.Context, name string, st store.Store, before int64, f func(name, key string, st store.Store) error) error {
+	var keys []string
+	check := func() error {
+		known, err := s.DB.KnownObjects(ctx, name, keys)
+		if err != nil {
 			return err
 		}
+		for _, key := range keys {
+			if known[key] {
+				continue
+			}
+			if err := f(name, key, st); err != nil {
+				return err
+			}
+		}
+		keys = keys[:0]
+		return nil
 	}
-	return nil
+	for object, err := range st.List(ctx) {
+		if err != nil {
+			return err
+		}
+		if object.Unix >= before {
+			continue
+		}
+		if keys = append(keys, object.Key); len(keys) == sweepBatch {
+			if err := check(); err != nil {
+				return err
+			}
+		}
+	}
+	return check()
 }

@@ -112,7 +112,7 @@ func (e *engine) putObject(b *upload.Blob) string {
 	}
 	defer content.Close()
 	key := upload.ObjectKeyFor(b)
-	if err := e.local.Put(e.t.Context(), key, content, nil); err != nil {
+	if err := e.local.Put(e.t.Context(), key, content, store.PutOptions{}); err != nil {
 		e.t.Fatal(err)
 	}
 	return key
@@ -187,7 +187,7 @@ func TestBytesGoBeforeTheirRow(t *testing.T) {
 			if err := e.DeleteFile(t.Context(), owner, f.ID); err != nil {
 				t.Fatal(err)
 			}
-			e.Service = ingest.New(ingest.Options{Node: "n1", Store: "local", StageGrace: 100 * time.Hour}, e.Deps)
+			e.Service = ingest.New(ingest.Options{Node: "n1", Route: toLocal, StageGrace: 100 * time.Hour}, e.Deps)
 			e.clock.advance(2 * time.Hour)
 			fs := fault(e)
 			fs.SetHook(func(op faultfs.Op) error {

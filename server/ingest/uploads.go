@@ -52,8 +52,17 @@ func (s *Service) Init(ctx context.Context, owner string, r InitRequest) (Opened
 			return Opened{}, false, upload.Wrap(upload.Internal, op, "", err)
 		}
 	}
+	if d := s.directFor(&spec, &r); d != nil {
+		opened, repeated, err := s.initDirect(ctx, owner, d, &r)
+		if err != nil {
+			return Opened{}, false, err
+		}
+		if opened != nil {
+			return *opened, repeated, nil
+		}
+	}
 	if open := s.Staging.Health().Open; open >= s.opt.MaxOpen {
-		return Opened{}, false, upload.Errorf(upload.TooMany, op, "", "The server has %d open uploads and takes no more. Complete or cancel some, or try later.", open)
+		return Opened{}, false, tooMany(op, open)
 	}
 	if err := s.Staging.Create(ctx, spec); err != nil {
 		return Opened{}, false, upload.Wrap(upload.Internal, op, "", err)
@@ -72,6 +81,10 @@ func (s *Service) Init(ctx context.Context, owner string, r InitRequest) (Opened
 	}
 	opened, err := s.opened(ctx, owner, status, &r)
 	return opened, false, err
+}
+
+func tooMany(op string, open int) error {
+	return upload.Errorf(upload.TooMany, op, "", "The server has %d open uploads and takes no more. Complete or cancel some, or try later.", open)
 }
 
 // second ends an upload that another node was faster to begin with the same Idempotency-Key: it never was,
@@ -114,7 +127,11 @@ func (s *Service) spec(owner string, r *InitRequest) (upload.Spec, error) {
 	}
 	spec.ContentType, spec.Metadata = r.ContentType, r.Metadata
 	spec.ChunkSize = upload.ChooseChunkSize(spec.Size, wish)
-	spec.Fingerprint = fingerprint("upload", r.Name, r.Path, r.Size, r.SHA1, r.ContentType, r.Metadata, r.Replaces)
+	request := []any{"upload", r.Name, r.Path, r.Size, r.SHA1, r.ContentType, r.Metadata, r.Replaces}
+	if r.Direct { // one that is not has the fingerprint that it had before there were direct ones
+		request = append(request, "direct")
+	}
+	spec.Fingerprint = fingerprint(request...)
 	spec.ID = upload.NewUploadID(s.opt.Node)
 	spec.CreatedAt = s.Now().UTC()
 	return spec, nil
@@ -147,6 +164,15 @@ func (s *Service) statusByKey(ctx context.Context, owner, key, fingerprint strin
 	id, err := s.View.ByKey(ctx, owner, key)
 	if err != nil {
 		return Status{}, err
+	}
+	if s.opt.Direct && id == "" {
+		d, err := s.DB.DirectByKey(ctx, owner, key)
+		if err == nil {
+			return s.statusOfFirst(ctx, owner, d.ID, key, fingerprint)
+		}
+		if !errors.Is(err, upload.NotFound) {
+			return Status{}, err
+		}
 	}
 	if id != "" {
 		status, err := s.statusOfFirst(ctx, owner, id, key, fingerprint)
@@ -191,6 +217,13 @@ func keyReused(key string) error {
 func (s *Service) opened(ctx context.Context, owner string, status Status, r *InitRequest) (Opened, error) {
 	opened := Opened{Status: status, Known: KnownNo}
 	u := &status.Upload
+	if status.Direct {
+		urls, err := s.URLs(ctx, owner, u.ID, 0, maxURLs)
+		if err != nil {
+			return Opened{}, err
+		}
+		opened.URLs = &urls
+	}
 	if status.State != upload.Open || u.Size < upload.MinInstantSize {
 		return opened, nil
 	}
@@ -224,29 +257,39 @@ func (s *Service) blur(owner string, hint upload.SHA1, size int64) bool {
 
 // lookUp returns an upload of owner that is open on this node. If it has ended instead, it returns
 // how; upload.NotFound if it is unknown or another owner's.
-func (s *Service) lookUp(ctx context.Context, owner, id string) (upload.Upload, *meta.Answer, error) {
+func (s *Service) lookUp(ctx context.Context, owner, id string) (openUpload, *meta.Answer, error) {
 	u, err := s.Staging.Get(id)
 	if err == nil && u.Owner != owner {
-		return upload.Upload{}, nil, notFound(id)
+		return openUpload{}, nil, notFound(id)
 	}
 	if err == nil && !u.Sealed {
-		return u, nil, nil
+		return openUpload{Upload: u}, nil, nil
 	}
-	if err != nil && !errors.Is(err, upload.NotFound) {
-		return upload.Upload{}, nil, err
+	if errors.Is(err, upload.NotFound) {
+		d, directErr := s.DB.DirectUpload(ctx, id)
+		switch {
+		case directErr == nil && d.Owner == owner:
+			return openDirect(&d), nil, nil
+		case directErr == nil:
+			return openUpload{}, nil, notFound(id)
+		case !errors.Is(directErr, upload.NotFound):
+			return openUpload{}, nil, directErr
+		}
+	} else if err != nil {
+		return openUpload{}, nil, err
 	}
-	answer, answerErr := s.DB.Answer(ctx, id)
+	answer, answerErr := s.DB.Answer(ctx, id) // after the direct uploads: one is there until its answer is
 	switch {
 	case answerErr == nil && answer.Owner == owner:
-		return upload.Upload{}, &answer, nil
+		return openUpload{}, &answer, nil
 	case answerErr == nil:
-		return upload.Upload{}, nil, notFound(id)
+		return openUpload{}, nil, notFound(id)
 	case !errors.Is(answerErr, upload.NotFound):
-		return upload.Upload{}, nil, answerErr
+		return openUpload{}, nil, answerErr
 	case err == nil: // sealed, its complete not yet committed
-		return u, nil, nil
+		return openUpload{Upload: u}, nil, nil
 	}
-	return upload.Upload{}, nil, notFound(id)
+	return openUpload{}, nil, notFound(id)
 }
 
 // elsewhere returns the node that has, or had, an upload's bytes, if that is another one.
@@ -275,6 +318,9 @@ func (s *Service) PutChunk(ctx context.Context, owner, id string, index int, bod
 	if answer != nil {
 		return notOpen(op, answer)
 	}
+	if u.direct != nil {
+		return upload.Errorf(upload.DirectUpload, op, id, "The chunks of this upload go to the store. Send them to its URLs.")
+	}
 	if u.Size < 0 && index >= 0 && index < upload.MaxChunks && u.Layout().Offset(index)+body.Length > s.opt.MaxSize {
 		return upload.Wrap(upload.TooLarge, op, id, upload.CheckSize(u.Layout().Offset(index)+body.Length, s.opt.MaxSize))
 	}
@@ -300,69 +346,6 @@ func notOpen(op string, a *meta.Answer) error {
 	return upload.Errorf(upload.NotOpen, op, a.UploadID, "The upload is %s and takes no more chunks. Look at its state; for another file begin a new one.", a.State)
 }
 
-// Status tells where an upload stands. Of an upload of another node it is what the view knows for sure;
-// upload.NotFound if that is nothing.
-func (s *Service) Status(ctx context.Context, owner, id string) (Status, error) {
-	const op = "ingest.Status"
-	if _, ok := s.elsewhere(id); ok {
-		u, err := s.View.Get(ctx, id) // first, so that it costs one round trip
-		switch {
-		case err == nil && u.Owner == owner:
-			return s.openStatus(u), nil
-		case err != nil && !errors.Is(err, upload.NotFound):
-			return Status{}, upload.Wrap(upload.Unavailable, op, id, err)
-		}
-	}
-	u, answer, err := s.lookUp(ctx, owner, id)
-	if err != nil {
-		return Status{}, upload.Wrap(upload.Internal, op, id, err)
-	}
-	if answer != nil {
-		return Status{ID: id, State: answer.State, Answer: *answer}, nil
-	}
-	return s.openStatus(u), nil
-}
-
-func (s *Service) openStatus(u upload.Upload) Status {
-	return Status{ID: u.ID, State: upload.Open, Upload: u, ExpiresAt: u.UpdatedAt.Add(s.opt.UploadTTL)}
-}
-
-// Uploads lists an owner's open uploads in the order of ids, those after the id given.
-func (s *Service) Uploads(ctx context.Context, owner, after string, limit int) (Page[Status], error) {
-	listed, err := s.View.List(ctx, owner, after, limit+1)
-	if err != nil {
-		return Page[Status]{}, upload.Wrap(upload.Unavailable, "ingest.Uploads", "", err)
-	}
-	page := Page[Status]{More: len(listed) > limit}
-	for i := range listed[:min(limit, len(listed))] {
-		u, err := s.stillOpen(ctx, &listed[i])
-		if errors.Is(err, upload.NotFound) {
-			continue // ended since the view was read
-		}
-		if err != nil {
-			return Page[Status]{}, err
-		}
-		page.Items = append(page.Items, s.openStatus(u))
-	}
-	return page, nil
-}
-
-// stillOpen is an upload of a listing as it stands; upload.NotFound if it has ended. Of another node's it is
-// what the view has, which may be behind.
-func (s *Service) stillOpen(ctx context.Context, listed *upload.Upload) (upload.Upload, error) {
-	if _, ok := s.elsewhere(listed.ID); !ok {
-		return s.Staging.Get(listed.ID)
-	}
-	_, err := s.DB.Answer(ctx, listed.ID)
-	if errors.Is(err, upload.NotFound) {
-		return *listed, nil
-	}
-	if err == nil {
-		err = notFound(listed.ID)
-	}
-	return upload.Upload{}, err
-}
-
 // Complete makes a file of an upload whose chunks are all there. It may be repeated and then gives
 // the same answer. upload.Incomplete lists chunks to be sent (again); upload.DigestMismatch ends the
 // upload: its bytes are not those announced, and they are dropped.
@@ -374,6 +357,9 @@ func (s *Service) Complete(ctx context.Context, owner, id string, r CompleteRequ
 	}
 	if answer != nil {
 		return completed(op, answer)
+	}
+	if u.direct != nil {
+		return s.completeDirect(ctx, &u, &r)
 	}
 	size := upload.UnknownSize
 	if r.Size != nil {
@@ -400,12 +386,12 @@ func (s *Service) Complete(ctx context.Context, owner, id string, r CompleteRequ
 			return s.mismatch(ctx, &u, *want, sealed.SHA1)
 		}
 	}
-	return s.commit(ctx, &u, sealed)
+	return s.commit(ctx, &u.Upload, sealed)
 }
 
 // mismatch finds out whose fault a wrong digest is. If the disk lost bytes, the chunks are asked for
 // again; if not, the client announced another content, and the upload ends.
-func (s *Service) mismatch(ctx context.Context, u *upload.Upload, want, got upload.SHA1) (upload.File, error) {
+func (s *Service) mismatch(ctx context.Context, u *openUpload, want, got upload.SHA1) (upload.File, error) {
 	const op = "ingest.Complete"
 	bad, err := s.Staging.Recheck(ctx, u.ID)
 	if err != nil {
@@ -429,7 +415,7 @@ func (s *Service) mismatch(ctx context.Context, u *upload.Upload, want, got uplo
 func (s *Service) commit(ctx context.Context, u *upload.Upload, sealed upload.Sealed) (upload.File, error) {
 	const op = "ingest.Complete"
 	c := s.commitOf(u)
-	c.Sealed, c.Node, c.Store = sealed, s.opt.Node, s.opt.Store
+	c.Sealed, c.Node, c.Store = sealed, s.opt.Node, s.opt.Route(sealed.Size, u.ContentType, u.Owner)
 	answer, err := s.DB.CommitUpload(ctx, c)
 	if err != nil {
 		return upload.File{}, upload.Wrap(upload.Unavailable, op, u.ID, err)
@@ -500,7 +486,7 @@ func (s *Service) Cancel(ctx context.Context, owner, id string) error {
 
 // end records that an upload ends without a file and deletes its bytes, unless it has become a file
 // meanwhile. It returns the answer that stands.
-func (s *Service) end(ctx context.Context, u *upload.Upload, a meta.Answer) (meta.Answer, error) {
+func (s *Service) end(ctx context.Context, u *openUpload, a meta.Answer) (meta.Answer, error) {
 	now := s.Now().UTC()
 	a.UploadID, a.Owner, a.Key, a.Fingerprint = u.ID, u.Owner, u.Key, u.Fingerprint
 	a.CreatedAt, a.ExpiresAt = now, now.Add(s.opt.AnswerTTL)
@@ -512,6 +498,10 @@ func (s *Service) end(ctx context.Context, u *upload.Upload, a meta.Answer) (met
 		return stands, nil
 	}
 	s.Metrics.finished.WithLabelValues(string(stands.State)).Inc()
+	if u.direct != nil {
+		s.dropDirect(ctx, u.direct)
+		return stands, nil
+	}
 	return stands, s.drop(ctx, &u.Spec)
 }
 
@@ -536,21 +526,4 @@ func (s *Service) forget(ctx context.Context, spec *upload.Spec) {
 // reached asks for all uploads later; see Run.
 func (s *Service) putBack(ctx context.Context, id string) {
 	_ = s.View.Put(ctx, id, s.truth)
-}
-
-// Prefix opens the part of an open upload that is contiguous and hashed. The caller closes.
-func (s *Service) Prefix(ctx context.Context, owner, id string) (Prefix, error) {
-	const op = "ingest.Prefix"
-	u, answer, err := s.lookUp(ctx, owner, id)
-	if err != nil {
-		return Prefix{}, upload.Wrap(upload.Internal, op, id, err)
-	}
-	if answer != nil {
-		return Prefix{}, upload.Errorf(upload.Gone, op, id, "The upload is %s. Look at its state for the file, or begin a new one.", answer.State)
-	}
-	content, err := s.Staging.Open(ctx, id)
-	if err != nil {
-		return Prefix{}, upload.Wrap(upload.Internal, op, id, err)
-	}
-	return Prefix{Upload: u, Content: content}, nil
 }

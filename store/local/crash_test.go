@@ -34,7 +34,7 @@ func prepare(t *testing.T, link, there bool, key string, data, old []byte) (*mem
 	t.Helper()
 	tree := memfs.New(nil)
 	if there {
-		if err := open(t, tree).Put(t.Context(), key, bytes.NewReader(old), nil); err != nil {
+		if err := open(t, tree).Put(t.Context(), key, bytes.NewReader(old), store.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,7 +79,7 @@ func TestPowerCutDuringPut(t *testing.T) {
 				check(fmt.Sprintf("before %s %s", op.Kind, op.Name), false)
 				return nil
 			}))
-			if err := s.Put(t.Context(), key, content, nil); err != nil {
+			if err := s.Put(t.Context(), key, content, store.PutOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			check("at the end", true)
@@ -109,7 +109,7 @@ func TestAnyOperationFails(t *testing.T) {
 						hit = op
 						return true
 					}))
-					err := s.Put(t.Context(), key, content, nil)
+					err := s.Put(t.Context(), key, content, store.PutOptions{})
 					broken.SetHook(nil)
 					if err == nil && failed > 0 && hit.N < int64(n) {
 						break // there are not so many operations
@@ -125,7 +125,7 @@ func TestAnyOperationFails(t *testing.T) {
 							t.Fatalf("%s left %d bytes, %v", what, len(got), err)
 						}
 						noTemps(t, tree)
-						if err := s.Put(t.Context(), key, content, nil); err != nil {
+						if err := s.Put(t.Context(), key, content, store.PutOptions{}); err != nil {
 							t.Fatalf("after %s: %v", what, err)
 						}
 					}
@@ -166,7 +166,7 @@ func TestConcurrentPutsShareASync(t *testing.T) {
 		put := func(i int) {
 			running.Go(func() {
 				key := storetest.Key(data, fmt.Sprint(i))
-				if err := s.Put(context.Background(), key, bytes.NewReader(data), nil); err != nil {
+				if err := s.Put(context.Background(), key, bytes.NewReader(data), store.PutOptions{}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -206,7 +206,7 @@ func TestAFailedSharedSyncFailsAll(t *testing.T) {
 		var running sync.WaitGroup
 		for i := range n {
 			running.Go(func() {
-				if err := s.Put(context.Background(), storetest.Key(data, fmt.Sprint(i)), bytes.NewReader(data), nil); !errors.Is(err, syscall.EIO) {
+				if err := s.Put(context.Background(), storetest.Key(data, fmt.Sprint(i)), bytes.NewReader(data), store.PutOptions{}); !errors.Is(err, syscall.EIO) {
 					t.Errorf("Put %d: %v", i, err)
 				}
 			})
@@ -241,7 +241,7 @@ func TestShortCopyIsNoticed(t *testing.T) {
 	}
 	data := storetest.Bytes(5, 1<<20)
 	key := storetest.Key(data, "a")
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err == nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err == nil {
 		t.Error("a copy that is too short was taken")
 	}
 	if _, err := s.Size(t.Context(), key); !errors.Is(err, upload.NotFound) {

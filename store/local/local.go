@@ -57,14 +57,14 @@ func Open(tree vfs.FS, writer string) (*Store, error) {
 
 // Put gives the content's file a second name where it can, and copies it otherwise. What a power cut
 // leaves is the whole object or none.
-func (s *Store) Put(ctx context.Context, key string, content store.Content, progress func(sent int64)) error {
+func (s *Store) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {
 	const op = "local.Put"
 	d, err := s.dirOf(key)
 	if err != nil {
 		return err
 	}
 	if err = d.make(s.fs); err == nil {
-		err = s.write(ctx, key, content, progress)
+		err = s.write(ctx, key, content, opt.Progress)
 	}
 	if err == nil {
 		err = d.sync(s.fs)
@@ -73,8 +73,8 @@ func (s *Store) Put(ctx context.Context, key string, content store.Content, prog
 		d.forget() // somebody deleted the directory: the next try makes it again
 		err = upload.Wrap(upload.Unavailable, op, key, err)
 	}
-	if err == nil && progress != nil {
-		progress(content.Size())
+	if err == nil && opt.Progress != nil {
+		opt.Progress(content.Size())
 	}
 	return classify(op, key, err)
 }

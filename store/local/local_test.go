@@ -58,14 +58,14 @@ func osTree(t testing.TB, dir string) *vfs.OS {
 }
 
 func TestStoreOnDisk(t *testing.T) {
-	t.Parallel()
+	// Not parallel: the suite measures memory.
 	dirs := sync.Map{}
 	storetest.Run(t, func(t *testing.T) store.Store {
 		dir := t.TempDir()
 		s := open(t, osTree(t, dir))
 		dirs.Store(s, dir)
 		return s
-	}, storetest.Caps{BadKeys: badKeys, Alter: func(t *testing.T, s store.Store, key string, change func([]byte) []byte) {
+	}, storetest.Caps{BadKeys: badKeys, Memory: 24 << 20, Alter: func(t *testing.T, s store.Store, key string, change func([]byte) []byte) {
 		dir, _ := dirs.Load(s)
 		alter(t, filepath.Join(dir.(string), key), change)
 	}})
@@ -84,7 +84,7 @@ func alter(t *testing.T, path string, change func([]byte) []byte) {
 
 func TestStoreInMemory(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, memfs.New(nil)) }, storetest.Caps{BadKeys: badKeys})
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, memfs.New(nil)) }, storetest.Caps{BadKeys: badKeys, Memory: storetest.InMemory})
 }
 
 func TestOpenNeedsItsDirectory(t *testing.T) {
@@ -162,7 +162,7 @@ func TestAStagedFileIsLinked(t *testing.T) {
 	s, data := open(t, storeTree), storetest.Bytes(1, 3<<20)
 	key, content := storetest.Key(data, "a"), stage(t, stagingTree, "x", data)
 	for range 2 { // and when the answer to the first was lost
-		if err := s.Put(t.Context(), key, content, nil); err != nil {
+		if err := s.Put(t.Context(), key, content, store.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		object, err := os.Stat(filepath.Join(dir, key))
@@ -186,10 +186,10 @@ func TestALinkReplacesAWrongObject(t *testing.T) {
 	s, data := open(t, storeTree), storetest.Bytes(1, 3<<20)
 	key, content := storetest.Key(data, "a"), stage(t, stagingTree, "x", data)
 	for _, wrong := range [][]byte{nil, data[1:], storetest.Bytes(2, 3<<20)} {
-		if err := s.Put(t.Context(), key, bytes.NewReader(wrong), nil); err != nil {
+		if err := s.Put(t.Context(), key, bytes.NewReader(wrong), store.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Put(t.Context(), key, content, nil); err != nil {
+		if err := s.Put(t.Context(), key, content, store.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, s, key, data)
@@ -205,7 +205,7 @@ func TestALongerFileIsCopied(t *testing.T) {
 	content := stage(t, stagingTree, "x", data)
 	content.size = 1 << 20
 	key := storetest.Key(data[:1<<20], "a")
-	if err := s.Put(t.Context(), key, content, nil); err != nil {
+	if err := s.Put(t.Context(), key, content, store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, s, key, data[:1<<20])
@@ -223,7 +223,7 @@ func TestWhatCannotBeLinkedIsCopied(t *testing.T) {
 		}))
 		data := storetest.Bytes(uint64(reason.Error()[0]), 1<<20)
 		key := storetest.Key(data, fmt.Sprintf("%x", reason.Error()))
-		if err := s.Put(t.Context(), key, stage(t, stagingTree, fmt.Sprintf("%x", reason.Error()), data), nil); err != nil {
+		if err := s.Put(t.Context(), key, stage(t, stagingTree, fmt.Sprintf("%x", reason.Error()), data), store.PutOptions{}); err != nil {
 			t.Fatalf("%v: %v", reason, err)
 		}
 		expect(t, s, key, data)
@@ -255,7 +255,7 @@ func TestVerifyReadsAllButTheSameFile(t *testing.T) {
 			t.Errorf("%s: %d reads", what, reads.Load())
 		}
 	}
-	if err := s.Put(t.Context(), key, content, nil); err != nil {
+	if err := s.Put(t.Context(), key, content, store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	verify("linked", content, false, nil)
@@ -284,7 +284,7 @@ func TestStrangeFilesAreNotObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := storetest.Key(data, "real")
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err != nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	strange := map[string]func(path string) error{
@@ -309,7 +309,7 @@ func TestStrangeFilesAreNotObjects(t *testing.T) {
 		}
 	}
 	// Neither are they followed when they are written to.
-	if err := s.Put(t.Context(), key[:3]+"abs", bytes.NewReader([]byte("new")), nil); err != nil {
+	if err := s.Put(t.Context(), key[:3]+"abs", bytes.NewReader([]byte("new")), store.PutOptions{}); err != nil {
 		t.Error(err)
 	}
 	if got, err := os.ReadFile(outside); err != nil || !bytes.Equal(got, data) {
@@ -344,7 +344,7 @@ func TestALinkedDirectoryIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, tree)
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err == nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err == nil {
 		t.Error("an object was put through a symbolic link")
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
@@ -357,16 +357,16 @@ func TestADirectoryDeletedMeanwhileIsMadeAgain(t *testing.T) {
 	_, tree, dir := trees(t)
 	s, data := open(t, tree), []byte("x")
 	key := storetest.Key(data, "a")
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err != nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.RemoveAll(filepath.Join(dir, key[:2])); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); !errors.Is(err, upload.Unavailable) {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); !errors.Is(err, upload.Unavailable) {
 		t.Errorf("Put into a directory that is gone: %v", err)
 	}
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err != nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err != nil {
 		t.Error(err)
 	}
 	noTemps(t, tree)
@@ -377,7 +377,7 @@ func TestCleanRemovesTemporaryFilesOnly(t *testing.T) {
 	_, tree, dir := trees(t)
 	s, data := open(t, tree), []byte("x")
 	key := storetest.Key(data, "a")
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err != nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{".tmp-n1-1", ".tmp-n1-2", ".tmp-n2-1", ".tmp-n2-2", "notes"} {
@@ -408,7 +408,7 @@ func TestReadersOutliveDelete(t *testing.T) {
 	_, tree, _ := trees(t)
 	s, data := open(t, tree), storetest.Bytes(1, 3<<20)
 	key := storetest.Key(data, "a")
-	if err := s.Put(t.Context(), key, bytes.NewReader(data), nil); err != nil {
+	if err := s.Put(t.Context(), key, bytes.NewReader(data), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := s.Open(t.Context(), key, 0, -1)
@@ -437,7 +437,7 @@ func BenchmarkPutLink(b *testing.B) {
 	for b.Loop() {
 		i++
 		sum[0], sum[1], sum[2], sum[3] = byte(i), byte(i>>8), byte(i>>16), byte(i>>24)
-		if err := s.Put(b.Context(), upload.ObjectKeyFor(&upload.Blob{ID: "a", SHA1: sum}), content, nil); err != nil {
+		if err := s.Put(b.Context(), upload.ObjectKeyFor(&upload.Blob{ID: "a", SHA1: sum}), content, store.PutOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		if i%50000 == 0 { // a file has at most 65,000 names

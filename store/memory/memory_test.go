@@ -15,6 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(*testing.T) store.Store { return memory.New() }, storetest.Caps{
+		AnyKey: true, Memory: storetest.InMemory,
 		Alter: func(_ *testing.T, s store.Store, key string, change func([]byte) []byte) {
 			s.(*memory.Store).Alter(key, change)
 		},

@@ -138,7 +138,7 @@ func (f *Faulty) endPut(key string, hides bool) {
 }
 
 // Put is part of store.Store.
-func (f *Faulty) Put(ctx context.Context, key string, content store.Content, progress func(sent int64)) error {
+func (f *Faulty) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {
 	const op = "faulty.Put"
 	if err := f.up(op, key); err != nil {
 		return err
@@ -158,7 +158,7 @@ func (f *Faulty) Put(ctx context.Context, key string, content store.Content, pro
 	case p.cuts:
 		content = cut{content}
 	}
-	if err := f.Store.Put(ctx, key, content, progress); err != nil {
+	if err := f.Store.Put(ctx, key, content, opt); err != nil {
 		return err
 	}
 	if p.timesOut {

@@ -1,0 +1,7 @@
+-- +goose NO TRANSACTION
+-- +goose Up
+CREATE TABLE IF NOT EXISTS checkpoints (
+  transfer_id VARCHAR(64) NOT NULL PRIMARY KEY,
+  store       VARCHAR(64) NOT NULL,
+  state       MEDIUMTEXT NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
