@@ -32,6 +32,7 @@ type options struct {
 	only    []string      // parts of names of measurements; empty: all
 	limit   time.Duration // for everything
 	many    bool          // several nodes, and servers, in place of the comparison
+	stored  bool          // transfers to stores, in place of the comparison
 
 	gantry, tusd, nginx string // binaries
 }
@@ -39,6 +40,13 @@ type options struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if place := os.Getenv(minioVariable); place != "" {
+		if err := putWithMinio(ctx, place, os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -58,6 +66,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.limit, "limit", 14*time.Minute, "no further measurement is begun after this time")
 	flags.BoolVar(&o.many, "many", false, "measure several nodes, and what databases and Redis cost, in place of comparing servers")
+	flags.BoolVar(&o.stored, "stores", false, "measure transfers to stores, in place of comparing servers")
 	flags.StringVar(&o.gantry, "gantry", "bin/gantry", "the gantry binary")
 	flags.StringVar(&o.tusd, "tusd", "tusd", "the tusd binary")
 	flags.StringVar(&o.nginx, "nginx", "nginx", "the nginx binary")
@@ -127,8 +136,11 @@ func (b *bench) all(ctx context.Context, where string) error {
 		return err
 	}
 	fmt.Fprintf(b.out, "\n## %s\n\n", where)
-	if b.many {
+	switch {
+	case b.many:
 		return b.severalNodes(ctx)
+	case b.stored:
+		return b.stores(ctx)
 	}
 	if err := b.compare(ctx); err != nil {
 		return err
@@ -229,12 +241,14 @@ type sample struct {
 	bytes         int64
 	cpu, cpuAfter time.Duration
 	peak          int64
+	idle          int64 // resident before, bytes; 0: not known
 }
 
 func (s sample) rate() float64            { return float64(s.bytes) / 1e6 / s.wall.Seconds() }
 func (s sample) cpuPerGB() float64        { return s.cpu.Seconds() / (float64(s.bytes) / 1e9) }
 func (s sample) cpuWithTransfer() float64 { return s.cpuAfter.Seconds() / (float64(s.bytes) / 1e9) }
 func (s sample) peakMB() float64          { return float64(s.peak) / 1e6 }
+func (s sample) addedMB() float64         { return float64(s.peak-s.idle) / 1e6 }
 
 // median is the median of one figure of all samples, 0 if there are none.
 func median[S any](all []S, figure func(S) float64) float64 {

@@ -43,11 +43,12 @@ func run(m *testing.M) int {
 
 // process is a gantry command that goes on until it is stopped, and that can be started again.
 type process struct {
-	t     testing.TB
-	args  []string
-	env   []string // beside the test's own
-	ready string   // begins the line that says that it is
-	said  func(line string)
+	t       testing.TB
+	program string
+	args    []string
+	env     []string // beside the test's own
+	ready   string   // begins the line that says that it is
+	said    func(line string)
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -57,7 +58,7 @@ type process struct {
 
 func newProcess(t testing.TB, ready string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, args: args, ready: ready, said: func(string) {}}
+	p := &process{t: t, program: binary, args: args, ready: ready, said: func(string) {}}
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
@@ -84,7 +85,7 @@ func (p *process) Write(text []byte) (int, error) {
 // start runs the command and returns when it says that it is ready.
 func (p *process) start() {
 	p.t.Helper()
-	cmd := exec.Command(binary, p.args...)
+	cmd := exec.Command(p.program, p.args...)
 	cmd.Env = append(os.Environ(), p.env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
