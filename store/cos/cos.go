@@ -189,7 +189,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 		return nil, upload.Errorf(upload.BadRange, op, key, "A range begins at 0 or later.")
 	}
 	if length == 0 {
-		return s.nothing(ctx, op, key, offset, 0)
+		return store.AtEnd(ctx, s, op, key, offset, length)
 	}
 	wanted := fmt.Sprintf("bytes=%d-", offset)
 	if length > 0 && length < maxPart*maxParts { // no object has more
@@ -197,7 +197,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	}
 	resp, err := s.client.Object.Get(ctx, s.opt.Prefix+key, &sdk.ObjectGetOptions{Range: wanted})
 	if err = classify(op, key, err); errors.Is(err, upload.BadRange) {
-		return s.nothing(ctx, op, key, offset, length)
+		return store.AtEnd(ctx, s, op, key, offset, length)
 	}
 	if err != nil {
 		return nil, err
@@ -208,42 +208,8 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 		resp.Body.Close()
 		return nil, upload.Errorf(upload.Unavailable, op, key, "The store answers with another range than was asked for.")
 	}
-	return &object{body: resp.Body, left: resp.ContentLength, key: key}, nil
+	return store.Exact("cos.Read", key, resp.Body, resp.ContentLength, classify), nil
 }
-
-// nothing is what there is of an object from its end on: a range of no bytes cannot be asked for.
-func (s *Store) nothing(ctx context.Context, op, key string, offset, length int64) (io.ReadCloser, error) {
-	switch size, err := s.Size(ctx, key); {
-	case err != nil:
-		return nil, err
-	case offset > size:
-		return nil, upload.Errorf(upload.BadRange, op, key, "The object has %d bytes.", size)
-	case offset < size && length != 0:
-		return nil, upload.Errorf(upload.Unavailable, op, key, "The store refuses a range that the object has.")
-	}
-	return http.NoBody, nil
-}
-
-// object is the body of an answer: one that ends early is an error.
-type object struct {
-	body io.ReadCloser
-	left int64
-	key  string
-}
-
-func (o *object) Read(p []byte) (int, error) {
-	n, err := o.body.Read(p)
-	o.left -= int64(n)
-	switch {
-	case errors.Is(err, io.EOF) && o.left > 0:
-		err = upload.Errorf(upload.Unavailable, "cos.Read", o.key, "The store ended %d bytes early.", o.left)
-	case err != nil && !errors.Is(err, io.EOF):
-		err = classify("cos.Read", o.key, err)
-	}
-	return n, err
-}
-
-func (o *object) Close() error { return o.body.Close() }
 
 // Put sends the content in one request, or in parts; see package multipart.
 func (s *Store) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {

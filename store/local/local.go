@@ -217,7 +217,7 @@ func (s *Store) Verify(ctx context.Context, key string, want store.Digests) erro
 		return classify(op, key, err)
 	}
 	if info.Size() != want.Size {
-		return mismatch(op, key, fmt.Sprintf("%d bytes", want.Size), fmt.Sprintf("%d bytes", info.Size()))
+		return store.Mismatch(op, key, fmt.Sprintf("%d bytes", want.Size), fmt.Sprintf("%d bytes", info.Size()))
 	}
 	if filer, ok := want.Source.(store.Filer); ok {
 		if source, err := filer.File().Stat(); err == nil && os.SameFile(source, info) {
@@ -240,19 +240,12 @@ func (s *Store) Verify(ctx context.Context, key string, want store.Digests) erro
 		return classify(op, key, err)
 	}
 	if crc != want.CRC32C {
-		return mismatch(op, key, fmt.Sprintf("crc32c %08x", want.CRC32C), fmt.Sprintf("crc32c %08x", crc))
+		return store.Mismatch(op, key, fmt.Sprintf("crc32c %08x", want.CRC32C), fmt.Sprintf("crc32c %08x", crc))
 	}
 	if root := tree.Root(); root != want.Root {
-		return mismatch(op, key, "root "+want.Root.String(), "root "+root.String())
+		return store.Mismatch(op, key, "root "+want.Root.String(), "root "+root.String())
 	}
 	return nil
-}
-
-func mismatch(op, key, want, got string) error {
-	return &upload.Error{
-		Op: op, Kind: upload.DigestMismatch, ID: key, Want: want, Got: got,
-		Detail: fmt.Sprintf("The object in the store has %s, not %s.", got, want),
-	}
 }
 
 // stat describes an object. Symbolic links and other strange things are refused.

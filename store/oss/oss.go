@@ -225,7 +225,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 		return nil, upload.Errorf(upload.BadRange, op, key, "A range begins at 0 or later.")
 	}
 	if length == 0 { // cannot be asked for
-		return s.nothing(ctx, op, key, offset)
+		return store.AtEnd(ctx, s, op, key, offset, length)
 	}
 	until := ""
 	if length > 0 {
@@ -236,7 +236,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 		sdk.NormalizedRange(fmt.Sprintf("%d-%s", offset, until)), sdk.RangeBehavior("standard"), sdk.WithContext(ctx),
 	})
 	if err = classify(op, key, err); errors.Is(err, upload.BadRange) {
-		return s.nothing(ctx, op, key, offset)
+		return store.AtEnd(ctx, s, op, key, offset, length)
 	}
 	if err != nil {
 		return nil, err
@@ -246,41 +246,8 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	if err != nil || first != offset || last != size-1 && last != offset+length-1 {
 		return nil, errors.Join(upload.Errorf(upload.Unavailable, op, key, "The store answers with another range than was asked for."), got.Response.Close())
 	}
-	return &object{body: got.Response, left: last - first + 1, key: key}, nil
+	return store.Exact("oss.Read", key, got.Response, last-first+1, classify), nil
 }
-
-// nothing is what there is of an object from its end on.
-func (s *Store) nothing(ctx context.Context, op, key string, offset int64) (io.ReadCloser, error) {
-	size, err := s.Size(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	if offset > size {
-		return nil, upload.Errorf(upload.BadRange, op, key, "The object has %d bytes.", size)
-	}
-	return http.NoBody, nil
-}
-
-// object is the body of an answer: one that ends early is an error.
-type object struct {
-	body io.ReadCloser
-	left int64
-	key  string
-}
-
-func (o *object) Read(p []byte) (int, error) {
-	n, err := o.body.Read(p)
-	o.left -= int64(n)
-	switch {
-	case errors.Is(err, io.EOF) && o.left > 0:
-		err = upload.Errorf(upload.Unavailable, "oss.Read", o.key, "The store ended %d bytes early.", o.left)
-	case err != nil && !errors.Is(err, io.EOF):
-		err = classify("oss.Read", o.key, err)
-	}
-	return n, err
-}
-
-func (o *object) Close() error { return o.body.Close() }
 
 // Put sends the content in one request, or in parts; see package multipart.
 func (s *Store) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {

@@ -146,7 +146,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	opt := minio.GetObjectOptions{}
 	switch {
 	case length == 0: // cannot be asked for
-		return s.nothing(ctx, op, key, offset, true)
+		return store.AtEnd(ctx, s, op, key, offset, length)
 	case length > 0:
 		opt.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+min(length, math.MaxInt64-offset)-1))
 	case offset > 0:
@@ -154,7 +154,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	}
 	body, info, header, err := s.client.GetObject(ctx, s.opt.Bucket, s.opt.Prefix+key, opt)
 	if err = classify(op, key, err); errors.Is(err, upload.BadRange) {
-		return s.nothing(ctx, op, key, offset, false)
+		return store.AtEnd(ctx, s, op, key, offset, length)
 	}
 	if err != nil {
 		return nil, err
@@ -168,44 +168,8 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 		}
 		left = last - first + 1
 	}
-	return &object{body: body, left: left, key: key}, nil
+	return store.Exact("s3.Read", key, body, left, classify), nil
 }
-
-// nothing is what there is of an object from its end on; before it only if nothing was wanted.
-func (s *Store) nothing(ctx context.Context, op, key string, offset int64, wanted bool) (io.ReadCloser, error) {
-	size, err := s.Size(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	if offset > size {
-		return nil, upload.Errorf(upload.BadRange, op, key, "The object has %d bytes.", size)
-	}
-	if offset < size && !wanted {
-		return nil, upload.Errorf(upload.Unavailable, op, key, "The store answers that there is no range that the object has.")
-	}
-	return http.NoBody, nil
-}
-
-// object is the body of an answer: one that ends early is an error.
-type object struct {
-	body io.ReadCloser
-	left int64
-	key  string
-}
-
-func (o *object) Read(p []byte) (int, error) {
-	n, err := o.body.Read(p)
-	o.left -= int64(n)
-	switch {
-	case errors.Is(err, io.EOF) && o.left > 0:
-		err = upload.Errorf(upload.Unavailable, "s3.Read", o.key, "The store ended %d bytes early.", o.left)
-	case err != nil && !errors.Is(err, io.EOF):
-		err = classify("s3.Read", o.key, err)
-	}
-	return n, err
-}
-
-func (o *object) Close() error { return o.body.Close() }
 
 // Put sends the content in one request, or in parts; see package multipart.
 func (s *Store) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {
