@@ -273,9 +273,9 @@ func TestDirectUploadFailsHalfWay(t *testing.T) {
 	if e, ok := errors.AsType[*Error](err); !ok || e.Status != http.StatusBadRequest || strings.Contains(err.Error(), "signature") || !strings.Contains(err.Error(), "store") {
 		t.Fatalf("refused: %v", err)
 	}
-	before := st.Puts()
+	before := st.Puts() // at least: one that was given up may arrive later
 	result, err := c.Upload(t.Context(), open(t, path), UploadOptions{Direct: true})
-	if err != nil || result.BytesResumed != int64(before)*mib || before == 0 {
+	if err != nil || result.BytesResumed < int64(before)*mib || before == 0 || result.BytesResumed+result.BytesSent != int64(len(want)) {
 		t.Errorf("%d parts, %+v %v", before, result, err)
 	}
 	stored(t, c, &result.File, want)

@@ -64,6 +64,7 @@ func (s *server) url() string { return "redis://" + s.addr }
 func (s *server) start() {
 	s.t.Helper()
 	s.cmd = exec.Command(s.args[0], s.args[1:]...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the children that write its files for a replica
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func (s *server) replicates(master string) {
 	}
 }
 
-func (s *server) signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
+func (s *server) signal(sig syscall.Signal) { _ = syscall.Kill(-s.cmd.Process.Pid, sig) }
 
 // kill is kill -9.
 func (s *server) kill() {

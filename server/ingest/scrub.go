@@ -77,7 +77,7 @@ func (s *Service) scrubBlob(ctx context.Context, b *upload.Blob, limit *rate.Lim
 		copies = mirror.Copies()
 	}
 	for i, of := range copies {
-		err := store.ReadBack(ctx, slowly{of, limit}, b.ObjectKey, store.Digests{Size: b.Size, Root: b.Root, CRC32C: b.CRC32C})
+		err := readAgain(ctx, slowly{of, limit}, b)
 		if errors.Is(err, upload.NotFound) || errors.Is(err, upload.DigestMismatch) {
 			now, lookErr := s.DB.Blob(ctx, b.ID)
 			if lookErr != nil || now.Store != b.Store || now.ObjectKey != b.ObjectKey || now.State != upload.BlobLive {
@@ -94,6 +94,25 @@ func (s *Service) scrubBlob(ctx context.Context, b *upload.Blob, limit *rate.Lim
 		s.Metrics.scrubbed.Add(float64(b.Size))
 	}
 	return nil
+}
+
+// readAgain compares all of an object with what was received, by its root too: in the years since, more than a fault may
+// have changed it.
+func readAgain(ctx context.Context, st store.Store, b *upload.Blob) error {
+	size, err := st.Size(ctx, b.ObjectKey)
+	if err != nil {
+		return err
+	}
+	d := store.NewDigester(false)
+	if size == b.Size { // or its size says it
+		err = store.ReadInOrder(ctx, st, b.ObjectKey, size, d)
+	}
+	if err != nil {
+		return err
+	}
+	got := d.Sum()
+	got.Size = size
+	return store.Digests{Size: b.Size, Root: b.Root, CRC32C: b.CRC32C}.Compare("ingest.scrub", b.ObjectKey, got)
 }
 
 // slowly is a store from which is read no faster than the limit allows.

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"hash/crc32"
 	"bytes"
 	"io"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"gantry/internal/testenv"
 	"gantry/store"
 	"gantry/store/storetest"
+	"gantry/upload"
 )
 
 // BenchmarkReadBack compares ReadBack with reading an object from its first byte to its last. store/readback.go's
@@ -28,12 +30,9 @@ func BenchmarkReadBack(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			d := store.NewDigester(false)
-			_, err = io.CopyBuffer(struct{ io.Writer }{d}, body, make([]byte, 1<<20))
-			if err == nil {
-				err = want.Compare("", "", d.Sum())
-			}
-			if err != nil {
+			sum := crc32.New(upload.Castagnoli)
+			_, err = io.CopyBuffer(struct{ io.Writer }{sum}, body, make([]byte, 256<<10))
+			if err != nil || sum.Sum32() != want.CRC32C {
 				b.Fatal(err)
 			}
 			_ = body.Close()
