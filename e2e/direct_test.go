@@ -76,6 +76,7 @@ func TestDirectUpload(t *testing.T) {
 	seeded(t)
 	for _, kind := range []string{"s3", "oss", "cos"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			rnd := rand.New(rand.NewPCG(*seed, 3))
 			s := newStoreServer(t, "main", map[string]storeSettings{"main": kindsOfStores[kind](t)})
 			s.env = append(s.env, "GANTRY_DIRECT_UPLOAD=true")

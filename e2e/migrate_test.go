@@ -35,6 +35,7 @@ func TestMigrate(t *testing.T) {
 // TestStoresMigrate is TestMigrate from Ceph's RADOS to its S3 gateway.
 func TestStoresMigrate(t *testing.T) {
 	seeded(t)
+	t.Parallel()
 	program, err := withCeph()
 	if err != nil {
 		t.Fatal(err)

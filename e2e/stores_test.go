@@ -285,6 +285,7 @@ func TestStores(t *testing.T) {
 	seeded(t)
 	for _, kind := range []string{"rados", "s3", "oss", "cos"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			rnd := rand.New(rand.NewPCG(*seed, 1))
 			s := newStoreServer(t, "main", map[string]storeSettings{"main": kindsOfStores[kind](t)})
 			s.start()
@@ -386,9 +387,10 @@ func ownCeph(t *testing.T) away {
 // are taken and served, and one is told why; when it is back everything is stored without help.
 func TestStoreAway(t *testing.T) {
 	seeded(t)
+	t.Parallel() // most of it is waiting
 	for _, kind := range []string{"rados", "s3", "oss", "cos"} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel() // most of it is waiting
+			t.Parallel()
 			if kind == "rados" {
 				testStoreAway(t, ownCeph(t))
 				return

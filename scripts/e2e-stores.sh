@@ -13,7 +13,7 @@ tests='TestStores|TestStoreAway|TestStoresMigrate|TestDirectUpload'
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-go test ./e2e -count=1 -timeout 10m -v -run "^($tests)\$" -large $((2 << 30)) "$@" | tee "$log" || status=$?
+go test ./e2e -count=1 -timeout 10m -parallel 4 -v -run "^($tests)\$" -large $((2 << 30)) "$@" | tee "$log" || status=$?
 passed=$(grep -cE '^ +--- PASS: |^--- PASS: TestStoresMigrate ' "$log" || true)
 failed=$(grep -cE "^ +--- (FAIL|SKIP): |^--- (FAIL|SKIP): ($tests) " "$log" || true)
 if [ "$status" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi # it did not get as far as that

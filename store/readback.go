@@ -36,6 +36,18 @@ func ReadBack(ctx context.Context, s Store, key string, want Digests) error {
 	if size != want.Size {
 		return Mismatch(op, key, fmt.Sprintf("%d bytes", want.Size), fmt.Sprintf("%d bytes", size))
 	}
+	crc, err := striped(ctx, s, key, size, stripe)
+	if err != nil {
+		return upload.Wrap(upload.Unavailable, op, key, err)
+	}
+	if crc != want.CRC32C {
+		return Mismatch(op, key, fmt.Sprintf("crc32c %08x", want.CRC32C), fmt.Sprintf("crc32c %08x", crc))
+	}
+	return nil
+}
+
+// striped is the CRC-32C of the first size bytes, read in stripes.
+func striped(ctx context.Context, s Store, key string, size, stripe int64) (uint32, error) {
 	sums := make([]uint32, (size+stripe-1)/stripe)
 	length := func(i int) int64 { return min(stripe, size-int64(i)*stripe) }
 	group, reading := errgroup.WithContext(ctx)
@@ -50,16 +62,13 @@ func ReadBack(ctx context.Context, s Store, key string, want Digests) error {
 		})
 	}
 	if err := errors.Join(group.Wait(), ctx.Err()); err != nil {
-		return upload.Wrap(upload.Unavailable, op, key, err)
+		return 0, err
 	}
 	var crc uint32
 	for i, sum := range sums {
 		crc = upload.CombineCRC32C(crc, sum, length(i))
 	}
-	if crc != want.CRC32C {
-		return Mismatch(op, key, fmt.Sprintf("crc32c %08x", want.CRC32C), fmt.Sprintf("crc32c %08x", crc))
-	}
-	return nil
+	return crc, nil
 }
 
 // crcOf is the CRC-32C of a range.

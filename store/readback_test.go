@@ -78,70 +78,110 @@ func digestsOf(data []byte) Digests {
 	return d.Sum()
 }
 
-// some is larger than all blocks that ReadBack has at a time.
-const some = (readAhead+3)*readBlock + 12345
+// ways are those of reading an object, both with readBlock bytes in each request.
+var ways = map[string]func(ctx context.Context, o *object, want Digests) error{
+	"striped": func(ctx context.Context, o *object, want Digests) error {
+		crc, err := striped(ctx, o, "k", want.Size, readBlock)
+		if err == nil && crc != want.CRC32C {
+			err = upload.DigestMismatch
+		}
+		return err
+	},
+	"in order": func(ctx context.Context, o *object, want Digests) error {
+		d := NewDigester(true)
+		if err := ReadInOrder(ctx, o, "k", want.Size, d); err != nil {
+			return err
+		}
+		return want.Compare("test", "k", d.Sum())
+	},
+}
+
+// inEachWay runs a test in each way of reading.
+func inEachWay(t *testing.T, test func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error)) {
+	t.Helper()
+	for name, read := range ways {
+		t.Run(name, func(t *testing.T) { test(t, read) })
+	}
+}
+
+// some is larger than all that is read at a time.
+const some = (streams+2)*readBlock + 12345
 
 var (
 	someData    = sync.OnceValue(func() []byte { return random(some) })
 	someDigests = sync.OnceValue(func() Digests { return digestsOf(someData()) })
 )
 
-func TestReadBackSizes(t *testing.T) {
-	for _, size := range []int{
-		0, 1, readLookout - 1, readLookout, readLookout + 1, readBlock - 1, readBlock, readBlock + 1, 2 * readBlock,
-		(readAhead+1)*readBlock - 1, (readAhead + 1) * readBlock, (readAhead+1)*readBlock + 1, some,
-	} {
-		o := &object{data: random(size)}
-		if err := ReadBack(t.Context(), o, "k", digestsOf(o.data)); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-		if want := (size + readBlock - 1) / readBlock; o.open != want || o.left != 0 {
-			t.Errorf("%d bytes: %d ranges, want %d; %d are open", size, o.open, want, o.left)
-		}
-	}
-}
-
-// However the bytes come, they are the same.
-func TestReadBackShortReads(t *testing.T) {
-	for name, reader := range map[string]func(io.Reader) io.Reader{
-		"halves": iotest.HalfReader, "the end with the data": iotest.DataErrReader,
-		"byte by byte": func(r io.Reader) io.Reader {
-			return io.MultiReader(iotest.OneByteReader(io.LimitReader(r, 1000)), r)
-		},
-	} {
-		o := &object{data: someData(), body: func(_ context.Context, _ int64, r io.Reader) (io.Reader, error) { return reader(r), nil }}
-		if err := ReadBack(t.Context(), o, "k", someDigests()); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// Ranges that come in any order are put in order, several come at a time, and there are no more than blocks.
-func TestReadBackOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := &object{data: someData()}
-		o.body = func(_ context.Context, offset int64, r io.Reader) (io.Reader, error) {
-			time.Sleep(time.Duration(7-offset/readBlock*3%7) * time.Second)
-			return r, nil
-		}
-		if err := ReadBack(t.Context(), o, "k", someDigests()); err != nil {
-			t.Error(err)
-		}
-		if o.most != readAhead+1 {
-			t.Errorf("%d ranges were under way, want %d", o.most, readAhead+1)
+func TestReadSizes(t *testing.T) {
+	inEachWay(t, func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error) {
+		for _, size := range []int{
+			0, 1, readLookout - 1, readLookout, readLookout + 1, readBlock - 1, readBlock, readBlock + 1, 2 * readBlock,
+			streams*readBlock - 1, (readAhead + 1) * readBlock, streams*readBlock + 1, some,
+		} {
+			o := &object{data: random(size)}
+			if err := read(t.Context(), o, digestsOf(o.data)); err != nil {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+			if want := (size + readBlock - 1) / readBlock; o.open != want || o.left != 0 {
+				t.Errorf("%d bytes: %d ranges, want %d; %d are open", size, o.open, want, o.left)
+			}
 		}
 	})
 }
 
-// Any other bytes are a mismatch, wherever they are.
-func TestReadBackMismatch(t *testing.T) {
-	data, want := someData(), someDigests()
-	for _, at := range []int{0, readBlock - 1, readBlock, some / 2, some - 1} {
-		o := &object{data: bytes.Clone(data)}
-		o.data[at] ^= 1
-		if err := ReadBack(t.Context(), o, "k", want); !errors.Is(err, upload.DigestMismatch) {
-			t.Errorf("a bit at %d: %v", at, err)
+// However the bytes come, they are the same.
+func TestReadShortReads(t *testing.T) {
+	inEachWay(t, func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error) {
+		for name, reader := range map[string]func(io.Reader) io.Reader{
+			"halves": iotest.HalfReader, "the end with the data": iotest.DataErrReader,
+			"byte by byte": func(r io.Reader) io.Reader {
+				return io.MultiReader(iotest.OneByteReader(io.LimitReader(r, 1000)), r)
+			},
+		} {
+			o := &object{data: someData(), body: func(_ context.Context, _ int64, r io.Reader) (io.Reader, error) { return reader(r), nil }}
+			if err := read(t.Context(), o, someDigests()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
+	})
+}
+
+// Ranges that come in any order are put in order, several come at a time, and there are no more than blocks.
+func TestReadOrder(t *testing.T) {
+	inEachWay(t, func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error) {
+		synctest.Test(t, func(t *testing.T) {
+			o := &object{data: someData()}
+			o.body = func(_ context.Context, offset int64, r io.Reader) (io.Reader, error) {
+				time.Sleep(time.Duration(7-offset/readBlock*3%7) * time.Second)
+				return r, nil
+			}
+			if err := read(t.Context(), o, someDigests()); err != nil {
+				t.Error(err)
+			}
+			if o.most != streams {
+				t.Errorf("%d ranges were under way, want %d", o.most, streams)
+			}
+		})
+	})
+}
+
+// Any other bytes are a mismatch, wherever they are.
+func TestReadMismatch(t *testing.T) {
+	inEachWay(t, func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error) {
+		for _, at := range []int{0, readBlock - 1, readBlock, some / 2, some - 1} {
+			o := &object{data: bytes.Clone(someData())}
+			o.data[at] ^= 1
+			if err := read(t.Context(), o, someDigests()); !errors.Is(err, upload.DigestMismatch) {
+				t.Errorf("a bit at %d: %v", at, err)
+			}
+		}
+	})
+}
+
+func TestReadBack(t *testing.T) {
+	data, want := someData(), someDigests()
+	if err := ReadBack(t.Context(), &object{data: data}, "k", want); err != nil {
+		t.Error(err)
 	}
 	for _, other := range [][]byte{data[:some-1], append(bytes.Clone(data), 0), nil} {
 		o := &object{data: other}
@@ -149,88 +189,99 @@ func TestReadBackMismatch(t *testing.T) {
 			t.Errorf("%d bytes: %v, and %d ranges were read", len(other), err, o.open)
 		}
 	}
-	other := uint64(1)
+	want.CRC32C ^= 1
+	err := ReadBack(t.Context(), &object{data: data}, "k", want)
+	if e, ok := errors.AsType[*upload.Error](err); !ok || !errors.Is(err, upload.DigestMismatch) || e.Want == "" || e.Want == e.Got || e.Detail == "" {
+		t.Errorf("another CRC: %v", err)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	got, other := digestsOf(random(100)), uint64(1)
 	for name, change := range map[string]func(d *Digests){
 		"size": func(d *Digests) { d.Size++ }, "root": func(d *Digests) { d.Root[0] ^= 1 },
 		"crc32c": func(d *Digests) { d.CRC32C ^= 1 }, "crc64": func(d *Digests) { d.CRC64 = &other },
 	} {
-		d := digestsOf(data[:100])
-		change(&d)
-		if err := ReadBack(t.Context(), &object{data: data[:100]}, "k", d); !errors.Is(err, upload.DigestMismatch) {
-			t.Errorf("another %s: %v", name, err)
-		} else if e, ok := errors.AsType[*upload.Error](err); !ok || e.Want == "" || e.Want == e.Got || e.Detail == "" {
+		want := got
+		change(&want)
+		err := want.Compare("test", "k", got)
+		if e, ok := errors.AsType[*upload.Error](err); !ok || !errors.Is(err, upload.DigestMismatch) || e.Want == "" || e.Want == e.Got || e.Detail == "" {
 			t.Errorf("another %s does not say what: %v", name, err)
 		}
 	}
-	d := digestsOf(data[:100])
-	if d.CRC64 = nil; ReadBack(t.Context(), &object{data: data[:100]}, "k", d) != nil {
-		t.Error("without CRC-64 it is not compared")
+	without := got
+	if without.CRC64 = nil; got.Compare("test", "k", got) != nil || without.Compare("test", "k", got) != nil {
+		t.Error("the same is not the same")
 	}
 }
 
 // A failure in the middle is the error, with its kind, and leaves nothing open.
-func TestReadBackFailures(t *testing.T) {
-	broken := errors.New("the connection broke")
-	for name, test := range map[string]struct {
-		body func(r io.Reader) (io.Reader, error)
-		want error
-	}{
-		"open fails": {func(io.Reader) (io.Reader, error) { return nil, upload.NotFound }, upload.NotFound},
-		"read fails": {func(r io.Reader) (io.Reader, error) {
-			return io.MultiReader(io.LimitReader(r, 100), iotest.ErrReader(broken)), nil
-		}, broken},
-		"it ends early":   {func(r io.Reader) (io.Reader, error) { return io.LimitReader(r, readBlock-1), nil }, upload.Unavailable},
-		"there is none":   {func(io.Reader) (io.Reader, error) { return bytes.NewReader(nil), nil }, upload.Unavailable},
-		"others are slow": {func(io.Reader) (io.Reader, error) { return nil, upload.Invalid }, upload.Invalid},
-	} {
-		for _, block := range []int64{0, 2, readAhead + 2} {
+func TestReadFailures(t *testing.T) {
+	inEachWay(t, func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error) {
+		broken := errors.New("the connection broke")
+		for name, test := range map[string]struct {
+			body func(r io.Reader) (io.Reader, error)
+			want error
+		}{
+			"open fails": {func(io.Reader) (io.Reader, error) { return nil, upload.NotFound }, upload.NotFound},
+			"read fails": {func(r io.Reader) (io.Reader, error) {
+				return io.MultiReader(io.LimitReader(r, 100), iotest.ErrReader(broken)), nil
+			}, broken},
+			"it ends early":   {func(r io.Reader) (io.Reader, error) { return io.LimitReader(r, readBlock-1), nil }, upload.Unavailable},
+			"there is none":   {func(io.Reader) (io.Reader, error) { return bytes.NewReader(nil), nil }, upload.Unavailable},
+			"others are slow": {func(io.Reader) (io.Reader, error) { return nil, upload.Invalid }, upload.Invalid},
+		} {
+			for _, block := range []int64{0, 2, readAhead + 2} {
+				o := &object{data: someData()}
+				o.body = func(ctx context.Context, offset int64, r io.Reader) (io.Reader, error) {
+					if offset == block*readBlock {
+						return test.body(r)
+					}
+					if offset > block*readBlock && name == "others are slow" {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return r, nil
+				}
+				err := read(t.Context(), o, someDigests())
+				if !errors.Is(err, test.want) || errors.Is(err, upload.DigestMismatch) || o.left != 0 {
+					t.Errorf("%s, block %d: %v; %d are open", name, block, err, o.left)
+				}
+			}
+		}
+		o := &object{data: random(100), fail: broken}
+		if err := read(t.Context(), o, digestsOf(o.data)); !errors.Is(err, broken) {
+			t.Errorf("Close fails: %v", err)
+		}
+	})
+}
+
+func TestReadCanceled(t *testing.T) {
+	inEachWay(t, func(t *testing.T, read func(ctx context.Context, o *object, want Digests) error) {
+		for name, reader := range map[string]func(ctx context.Context, r io.Reader) (io.Reader, error){
+			"opening": func(ctx context.Context, _ io.Reader) (io.Reader, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+			"reading": func(_ context.Context, r io.Reader) (io.Reader, error) { return r, nil }, // which does not look at the context
+		} {
+			ctx, cancel := context.WithCancel(t.Context())
 			o := &object{data: someData()}
 			o.body = func(ctx context.Context, offset int64, r io.Reader) (io.Reader, error) {
-				if offset == block*readBlock {
-					return test.body(r)
+				if offset == readBlock {
+					cancel()
 				}
-				if offset > block*readBlock && name == "others are slow" {
-					<-ctx.Done()
-					return nil, ctx.Err()
-				}
-				return r, nil
+				return reader(ctx, r)
 			}
-			err := ReadBack(t.Context(), o, "k", someDigests())
-			if !errors.Is(err, test.want) || errors.Is(err, upload.DigestMismatch) || o.left != 0 {
-				t.Errorf("%s, block %d: %v; %d are open", name, block, err, o.left)
+			if err := read(ctx, o, digestsOf(o.data)); !errors.Is(err, context.Canceled) || o.left != 0 {
+				t.Errorf("cancelled while %s: %v; %d are open", name, err, o.left)
 			}
+			cancel()
 		}
-	}
-	o := &object{data: random(100), fail: broken}
-	if err := ReadBack(t.Context(), o, "k", digestsOf(o.data)); !errors.Is(err, broken) {
-		t.Errorf("Close fails: %v", err)
-	}
+	})
 }
 
-func TestReadBackCanceled(t *testing.T) {
-	for name, reader := range map[string]func(ctx context.Context, r io.Reader) (io.Reader, error){
-		"opening": func(ctx context.Context, _ io.Reader) (io.Reader, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		},
-		"reading": func(_ context.Context, r io.Reader) (io.Reader, error) { return r, nil }, // which does not look at the context
-	} {
-		ctx, cancel := context.WithCancel(t.Context())
-		o := &object{data: someData()}
-		o.body = func(ctx context.Context, offset int64, r io.Reader) (io.Reader, error) {
-			if offset == readBlock {
-				cancel()
-			}
-			return reader(ctx, r)
-		}
-		if err := ReadBack(ctx, o, "k", digestsOf(o.data)); !errors.Is(err, context.Canceled) || o.left != 0 {
-			t.Errorf("cancelled while %s: %v; %d are open", name, err, o.left)
-		}
-		cancel()
-	}
-}
-
-// BenchmarkDigester is what ReadBack can reach at best on this machine.
+// BenchmarkDigester is what reading in order can reach at best on this machine.
 func BenchmarkDigester(b *testing.B) {
 	block := random(readBlock)
 	for _, withCRC64 := range []bool{false, true} {
