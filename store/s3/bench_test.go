@@ -1,8 +1,8 @@
 package s3
 
 import (
-	"hash/crc32"
 	"bytes"
+	"hash/crc32"
 	"io"
 	"testing"
 
