@@ -148,6 +148,7 @@ func TestStore(t *testing.T) {
 			}
 		},
 		BadKeys: []string{"", "/a", "a//b", "../a", "a/../b", "a\x00b", strings.Repeat("a", 513)},
+		AnyKey:  true, PartSize: 4 * mebi, Memory: 4 * 4 * mebi,
 	})
 }
 
