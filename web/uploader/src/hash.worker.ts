@@ -1,0 +1,3 @@
+import { serve, type WorkerPort } from "./jobs.js";
+
+serve(globalThis as unknown as WorkerPort);

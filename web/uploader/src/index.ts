@@ -1,0 +1,3 @@
+export { UploadError, type LocalCode } from "./problem.js";
+export type * from "./types.js";
+export { Uploader } from "./uploader.js";
