@@ -43,6 +43,7 @@ type Config struct {
 	ClusterAddress     string        `koanf:"cluster_address" help:"where other nodes reach this one, as http://10.0.0.5:8080; makes it a node of a cluster; none: it is alone"`
 	ClusterSecretFile  string        `koanf:"cluster_secret_file" help:"file with the secret by which the nodes of a cluster know each other"`
 	TokenFile          string        `koanf:"token_file" help:"file with the bearer token that every request must carry"`
+	AllowedOrigins     string        `koanf:"allowed_origins" help:"other sites whose pages may use the API, as https://example.com, separated by commas; without a token they may do all that the server's own page may"`
 	MaxSize            Bytes         `koanf:"max_size" help:"the largest file taken"`
 	MaxOpen            int           `koanf:"max_open_uploads" help:"how many uploads may be open at once"`
 	Durability         string        `koanf:"durability" help:"complete: a finished file survives a power cut; chunk: every acknowledged chunk does"`
@@ -279,6 +280,12 @@ func (c *Config) Validate() error {
 			isAddress(open.name, open.address)
 		}
 	}
+	for _, origin := range c.Origins() {
+		if !isOrigin(origin) {
+			refuse("allowed_origins: %q is not what browsers call the site of a page. Write it like https://example.com or http://localhost:5173, "+
+				"in lower case, without a path, and without the port if that is the usual one", origin)
+		}
+	}
 	c.validateStores(refuse)
 	c.validateCluster(refuse)
 	if c.Queue != "" && !c.Queue.isBroker() {
@@ -364,11 +371,24 @@ func (c *Config) validateCluster(refuse func(format string, args ...any)) {
 // ReplicaURLs is Replicas one by one.
 func (c *Config) ReplicaURLs() []string { return listOf(c.Replicas) }
 
-func listOf(s Secret) []string {
+// Origins is AllowedOrigins one by one.
+func (c *Config) Origins() []string { return listOf(c.AllowedOrigins) }
+
+func listOf[T ~string](s T) []string {
 	if s == "" {
 		return nil
 	}
 	return strings.Split(string(s), ",")
+}
+
+// isOrigin reports whether s is an origin as browsers write it (RFC 6454, section 6.2): one that is not would never match.
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" || s != u.Scheme+"://"+u.Host || s != strings.ToLower(s) || strings.Contains(s, "*") {
+		return false
+	}
+	usual, known := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	return known && u.Port() != usual && !strings.HasSuffix(u.Host, ":")
 }
 
 // Loopback reports whether an address can only be reached from this machine.

@@ -10,11 +10,12 @@ import (
 )
 
 // DB is all of the database. Every method is safe for concurrent use and one transaction, but for
-// ForgetAnswers. Times are kept in microseconds. Methods return upload.Unavailable when the database
+// ForgetAnswers and ForgetDeleted. Times are kept in microseconds. Methods return upload.Unavailable when the database
 // cannot be reached or its answer is not known, and upload.NoRoom when its disk is full; the call may
 // then be repeated. upload.Canceled: ctx was done before anything was changed.
 type DB interface {
 	Catalog
+	Changes
 	DirectUploads
 	Outbox
 	Collector
@@ -140,6 +141,23 @@ type FileChange struct {
 	Path     *string
 	Metadata *map[string]string
 	Now      time.Time
+}
+
+// Change is something that happened to a file.
+type Change struct {
+	FileID  string
+	At      time.Time // when, by the clock of who did it: the change may be seen only a while later
+	Deleted bool
+}
+
+// Changes is what happened to files lately, for those who follow them.
+type Changes interface {
+	// Changes returns what happened to an owner's files at or after a time, whoever did it: files were made, renamed or
+	// replaced, their content's transfer went on, their content was lost, they were deleted. Of more than limit of one of
+	// these kinds it returns the newest. Of what happened to a file several times it returns the last of a kind.
+	Changes(ctx context.Context, owner string, since time.Time, limit int) ([]Change, error)
+	// ForgetDeleted forgets which files were deleted before a time. If there are many it takes several transactions.
+	ForgetDeleted(ctx context.Context, before time.Time) error
 }
 
 // Outbox is the transfers. Writes under a lease name its epoch; upload.Conflict means that the lease

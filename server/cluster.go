@@ -88,7 +88,7 @@ func (s *Server) passJSON(c echo.Context, node string, r any) error {
 func (s *Server) send(c echo.Context, to forward.Request) error {
 	w := c.Response()
 	ours := maps.Clone(w.Header())
-	clear(w.Header()) // the other node sets them all
+	maps.DeleteFunc(w.Header(), func(name string, _ []string) bool { return !isCrossSite(name) }) // the other node sets the others
 	err := s.opt.Forward.Send(w, c.Request(), to)
 	if err != nil && !w.Committed {
 		maps.Copy(w.Header(), ours)

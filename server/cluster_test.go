@@ -100,7 +100,7 @@ func newCluster(t testing.TB, n int, change func(node string, o *forward.Options
 		toDirect := func(_ int64, contentType, _ string) string {
 			return map[bool]string{true: "bucket", false: "local"}[contentType == "direct/test"]
 		}
-		n.service = ingest.New(ingest.Options{Node: id, MaxSize: testMaxSize, Route: toDirect, Direct: true}, ingest.Deps{
+		n.service = ingest.New(ingest.Options{Node: id, MaxSize: testMaxSize, Route: toDirect, Direct: true, FollowPause: time.Microsecond}, ingest.Deps{
 			Staging: n.staging, View: view, DB: n.db, Stores: map[string]store.Store{"local": stored, "bucket": bucket},
 			Wake: func() {}, Now: n.clock.Now,
 		})

@@ -73,7 +73,7 @@ func TestFieldsAreThoseDocumented(t *testing.T) {
 	for schema, value := range map[string]any{
 		"NewUpload": initJSON{}, "DirectURLs": urlsJSON{}, "CompleteRequest": completeJSONRequest{}, "InstantRequest": instantRequestJSON{}, "FileChange": changeJSON{},
 		"Proof": upload.Proof{}, "Leaf": upload.Leaf{}, "OpenedUpload": uploadJSON{}, "CompleteUpload": completeJSON{}, "File": fileJSON{},
-		"Transfer": transferJSON{}, "AdminTransfer": adminTransferJSON{}, "Readiness": readyJSON{}, "Problem": problem{},
+		"Transfer": transferJSON{}, "DeletedFile": deletedJSON{}, "EndedUpload": endedJSON{}, "AdminTransfer": adminTransferJSON{}, "Readiness": readyJSON{}, "Problem": problem{},
 	} {
 		documented := slices.Sorted(maps.Keys(contract().doc.Components.Schemas[schema].Value.Properties))
 		fields := jsonFields(reflect.TypeOf(value))
@@ -188,7 +188,7 @@ func TestParametersAreThoseDocumented(t *testing.T) {
 // Headers of HTTP itself that the server reads; the description of the API, or of the parts of forms,
 // has them.
 var plainHeaders = []string{
-	"Accept-Encoding", "Authorization", "Content-Encoding", "Content-Transfer-Encoding", "Content-Type", "Expect", "Content-Digest", "X-Request-Id",
+	"Accept-Encoding", "Access-Control-Request-Method", "Authorization", "Content-Encoding", "Content-Transfer-Encoding", "Content-Type", "Expect", "Content-Digest", "Origin", "X-Request-Id",
 }
 
 // TestParametersReadAreDocumented: no source of this package reads a query parameter or a header of

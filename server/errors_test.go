@@ -99,6 +99,7 @@ func everyCall() []call {
 		{"GET", "/v1/files/1/content", "", ""},
 		{"HEAD", "/v1/files/1/content", "", ""},
 		{"GET", "/v1/files/1/transfer", "", ""},
+		{"GET", "/v1/events", "", ""},
 	}
 }
 
@@ -169,6 +170,9 @@ func TestEveryOperationTellsFailures(t *testing.T) {
 		}
 	}
 	st.err = upload.TooMany
+	if got := client.do("GET", "/v1/events", nil).want(t, 429, "too_many_requests").header.Get("Retry-After"); got != "5" {
+		t.Errorf("Retry-After of a 429 is %q", got)
+	}
 	if got := client.do("GET", "/problems", nil).want(t, 404, "not_found").header.Get("Retry-After"); got != "" {
 		t.Errorf("Retry-After of a 404 is %q", got)
 	}

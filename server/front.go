@@ -42,6 +42,7 @@ type front struct {
 	token        *[sha256.Size]byte // of the token that /v1/ needs; nil: none
 	loopbackOnly bool               // answer only requests for a loopback name
 	crossOrigin  *http.CrossOriginProtection
+	origins      []string // of other sites' pages that may use the API
 }
 
 // echo returns a router that passes every request through around, also those for unknown routes.
@@ -106,34 +107,38 @@ func (f *front) call(c echo.Context, next echo.HandlerFunc) (err error) {
 			err = &upload.Error{Op: "server.call", Kind: upload.Internal, Err: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
 		}
 	}()
-	if err := f.admit(c); err != nil {
+	answered, err := f.admit(c)
+	if answered || err != nil {
 		return err
 	}
 	return next(c)
 }
 
-// admit decides whether a request may pass.
-func (f *front) admit(c echo.Context) error {
+// admit decides whether a request may pass. answered: it was one for permission, and has its answer.
+func (f *front) admit(c echo.Context) (answered bool, err error) {
 	r := c.Request()
 	if f.forward != nil {
 		if from, err := f.forward.Admit(r); from != nil || err != nil {
 			f.passedOn(c, from)
-			return err
+			return false, err
 		}
 	}
 	if f.loopbackOnly && !isLoopbackHost(r.Host) {
 		// A foreign site whose name was made to point here (DNS rebinding) asks for its own name.
-		return upload.Errorf(upload.Forbidden, "", "", "Without a login this server answers only to localhost and loopback addresses. Set a token to reach it by other names.")
+		return false, upload.Errorf(upload.Forbidden, "", "", "Without a login this server answers only to localhost and loopback addresses. Set a token to reach it by other names.")
+	}
+	if f.crossSite(c) {
+		return true, nil
 	}
 	if f.crossOrigin != nil {
 		if err := f.crossOrigin.Check(r); err != nil {
-			return &upload.Error{Kind: upload.Forbidden, Detail: "Requests from pages of other sites are not accepted. Use the server's own page, or a program.", Err: err}
+			return false, &upload.Error{Kind: upload.Forbidden, Detail: "Requests from pages of other sites are not accepted. Use the server's own page, or a program.", Err: err}
 		}
 	}
 	if f.token != nil && strings.HasPrefix(c.Path(), "/v1/") && !f.authenticated(r) {
-		return upload.Unauthenticated
+		return false, upload.Unauthenticated
 	}
-	return nil
+	return false, nil
 }
 
 // authenticated compares hashes, so that the time it takes tells neither the token nor its length.

@@ -120,7 +120,7 @@ type checkJSON struct {
 // ready runs all checks at once, so that one that hangs does not hide the others.
 func (m *management) ready(c echo.Context) error {
 	answer := readyJSON{Ready: true, Checks: make([]checkJSON, len(m.Checks)+1)}
-	answer.Checks[0] = checkJSON{Name: "serving", OK: !m.server.draining.Load()}
+	answer.Checks[0] = checkJSON{Name: "serving", OK: !m.server.isDraining()}
 	if !answer.Checks[0].OK {
 		answer.Checks[0].Reason = "The server is stopping."
 	}

@@ -18,6 +18,9 @@ type metrics struct {
 	chunk    prometheus.Histogram
 	finish   prometheus.Histogram
 	forward  *prometheus.CounterVec // result: passed, failed
+	streams  prometheus.Gauge
+	events   prometheus.Counter
+	resyncs  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -50,8 +53,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.forward = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gantry_forwarded_requests_total", Help: "Requests passed on to the node that has what they are about.",
 	}, []string{"result"})
+	m.streams = prometheus.NewGauge(prometheus.GaugeOpts{Name: "gantry_event_streams", Help: "Clients that are being told what happens."})
+	m.events = prometheus.NewCounter(prometheus.CounterOpts{Name: "gantry_events_sent_total", Help: "Events that clients were told."})
+	m.resyncs = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "gantry_event_resyncs_total", Help: "Times that a client was told to read the listings: when it begins, and when it missed events.",
+	})
 	if reg != nil {
-		reg.MustRegister(m.requests, m.chunks, m.chunk, m.finish, m.forward)
+		reg.MustRegister(m.requests, m.chunks, m.chunk, m.finish, m.forward, m.streams, m.events, m.resyncs)
 	}
 	return m
 }

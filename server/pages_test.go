@@ -2,8 +2,11 @@ package server
 
 import (
 	"bytes"
+	"compress/gzip"
 	"html"
+	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,24 +16,25 @@ import (
 
 func TestPages(t *testing.T) {
 	client := serveHandler(t, New(&stub{}, Options{}).Handler())
-	foreign := regexp.MustCompile(`(?i)(src|href|action)="?(https?:)?//|@import|url\(|<script|\son[a-z]+=|style="`)
+	foreign := regexp.MustCompile(`(?i)(src|href|action)="?(https?:)?//|@import|url\(|<script>|<script [^>]*>[^<]|<style|\son[a-z]+=|style="`)
+	const html, css, script = "text/html; charset=utf-8", "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 	for path, kind := range map[string]string{
-		"/": "text/html; charset=utf-8", "/docs": "text/html; charset=utf-8", "/style.css": "text/css; charset=utf-8", "/docs/style.css": "text/css; charset=utf-8",
-		"/icon.svg": "image/svg+xml", "/openapi.yaml": "application/yaml",
+		"/": html, "/docs": html, "/app.css": css, "/docs/style.css": css, "/icon.svg": "image/svg+xml", "/openapi.yaml": "application/yaml",
+		"/app.js": script, "/uploader.js": script, "/hash.worker.js": script,
 	} {
 		a := client.do("GET", path, nil).want(t, 200, "")
-		if a.header.Get("Content-Type") != kind {
-			t.Errorf("%s: %s", path, a.header.Get("Content-Type"))
+		if a.header.Get("Content-Type") != kind || a.header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: %v", path, a.header)
 		}
 		csp := a.header.Get("Content-Security-Policy")
-		if !strings.HasPrefix(csp, "default-src 'none'; ") || strings.Contains(csp, "unsafe") || strings.Contains(csp, "http") {
+		if !strings.HasPrefix(csp, "default-src 'none'; ") || strings.Contains(csp, "unsafe") != (path == "/hash.worker.js") || strings.Contains(csp, "http") {
 			t.Errorf("%s: Content-Security-Policy: %s", path, csp)
 		}
-		if at := foreign.FindString(a.body); at != "" && kind != "application/yaml" && kind != "image/svg+xml" {
+		if at := foreign.FindString(a.body); at != "" && (kind == html || kind == css) {
 			t.Errorf("%s has %q: nothing inline, nothing from elsewhere", path, at)
 		}
-		if head := client.do("HEAD", path, nil).want(t, 200, ""); head.body != "" {
-			t.Errorf("HEAD %s has a body", path)
+		if head := client.do("HEAD", path, nil).want(t, 200, ""); head.body != "" || head.header.Get("ETag") == "" {
+			t.Errorf("HEAD %s has a body, or no ETag", path)
 		}
 		// All that a page links to is there.
 		for _, link := range regexp.MustCompile(`(?:href|src|action)="(/[^"#]*)`).FindAllStringSubmatch(a.body, -1) {
@@ -39,12 +43,52 @@ func TestPages(t *testing.T) {
 			}
 		}
 	}
-	if open := client.do("GET", "/", nil).body; !strings.Contains(open, `action="/v1/files" method="post" enctype="multipart/form-data"`) {
-		t.Error("without a login the page has no form")
+	if csp := client.do("GET", "/", nil).header.Get("Content-Security-Policy"); !strings.Contains(csp, "require-trusted-types-for 'script'") || !strings.Contains(csp, "script-src 'self';") {
+		t.Errorf("the page's policy is %s", csp)
+	}
+	if open := client.do("GET", "/", nil).body; !regexp.MustCompile(`(?s)<noscript>.*action="/v1/files" method="post" enctype="multipart/form-data".*</noscript>`).MatchString(open) {
+		t.Error("without scripts and without a login the page has no form")
 	}
 	locked := serveHandler(t, New(&stub{}, Options{Token: "x"}).Handler())
-	if page := locked.do("GET", "/", nil).want(t, 200, "").body; strings.Contains(page, "<form") || !strings.Contains(page, "Authorization: Bearer") {
-		t.Error("with a login the page has a form that cannot work, or does not say how to upload")
+	if page := locked.do("GET", "/", nil).want(t, 200, "").body; strings.Contains(page, "<form") {
+		t.Error("with a login the page has a form that cannot work")
+	}
+}
+
+func TestPagesAreKeptAndCompressed(t *testing.T) {
+	client := serveHandler(t, New(&stub{}, Options{}).Handler())
+	for _, path := range []string{"/", "/app.js", "/docs"} {
+		plain := client.do("GET", path, nil, "Accept-Encoding: identity").want(t, 200, "")
+		packed := client.do("GET", path, nil, "Accept-Encoding: br, gzip;q=0.5").want(t, 200, "")
+		r, err := gzip.NewReader(strings.NewReader(packed.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(r); err != nil || string(text) != plain.body || packed.header.Get("Content-Encoding") != "gzip" {
+			t.Errorf("%s: compressed it is something else: %v", path, err)
+		}
+		for _, a := range []answered{plain, packed} {
+			if a.header.Get("Vary") != "Accept-Encoding" || a.header.Get("ETag") == "" || a.header.Get("Content-Length") != strconv.Itoa(len(a.body)) {
+				t.Errorf("%s: %v", path, a.header)
+			}
+		}
+		if plain.header.Get("ETag") == packed.header.Get("ETag") {
+			t.Errorf("%s: different bytes have the same strong ETag", path)
+		}
+		for _, c := range []struct {
+			accept, match string
+			status        int
+		}{
+			{"gzip", packed.header.Get("ETag"), 304},
+			{"gzip", "W/" + packed.header.Get("ETag"), 304},
+			{"identity", plain.header.Get("ETag"), 304},
+			{"gzip", `"other"`, 200},
+			{"gzip;q=0", plain.header.Get("ETag"), 304},
+		} {
+			if a := client.do("GET", path, nil, "Accept-Encoding: "+c.accept, "If-None-Match: "+c.match); a.status != c.status || c.status == 304 && a.body != "" {
+				t.Errorf("%s with %+v: answered %d", path, c, a.status)
+			}
+		}
 	}
 }
 

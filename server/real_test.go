@@ -38,7 +38,7 @@ type node struct {
 	server  *Server
 }
 
-// clock is a time that tests move.
+// clock is a time that tests move. Nothing happens twice at the same time.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -47,6 +47,7 @@ type clock struct {
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.now = c.now.Add(time.Microsecond)
 	return c.now
 }
 
@@ -91,7 +92,7 @@ func newNodeOn(t testing.TB, opt Options, staging func(vfs.FS) vfs.FS) *node {
 	must(err)
 	n.store, err = local.Open(tree("store"), "n1")
 	must(err)
-	n.service = ingest.New(ingest.Options{Node: "n1", MaxSize: testMaxSize, Route: toLocal}, ingest.Deps{
+	n.service = ingest.New(ingest.Options{Node: "n1", MaxSize: testMaxSize, Route: toLocal, FollowPause: time.Microsecond, MaxFollowers: 3}, ingest.Deps{
 		Staging: n.staging, View: memory.New(), DB: n.db, Stores: map[string]store.Store{"local": n.store},
 		Wake: func() {}, Now: n.clock.Now,
 	})

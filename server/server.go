@@ -10,7 +10,7 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -40,6 +40,7 @@ type Uploads interface {
 	UpdateFile(ctx context.Context, owner, id string, c meta.FileChange) (upload.File, error)
 	DeleteFile(ctx context.Context, owner, id string) error
 	Content(ctx context.Context, owner, id string) (ingest.FileContent, error)
+	Follow(owner string) (*ingest.Follower, error)
 }
 
 // Options are the front's settings; the zero value of each has a default.
@@ -49,6 +50,10 @@ type Options struct {
 	// server must listen on a loopback address.
 	Token string
 	Owner string // whose uploads and files these are; "local"
+
+	// Origins are other sites, like https://example.com, whose pages may use the API. Without a token they may do all that the
+	// server's own page may.
+	Origins []string
 
 	// Node is this node's id, and Forward passes requests for what another node has on to it. nil: there
 	// is only this node.
@@ -60,6 +65,10 @@ type Options struct {
 	Stall    time.Duration // how long the receiver of an answer may take nothing; 2 min
 	MaxJSON  int64         // bytes of a JSON request; 64 KiB (a proof: 1 MiB)
 	MaxParts int           // files of one multipart request; 1000
+
+	EventPause time.Duration // how often clients are told what happened, at the most; 1 s
+	EventBeat  time.Duration // after so long without an event something is sent all the same; 15 s
+	EventLife  time.Duration // after which a stream of events ends, and access is looked at anew; 1 h
 
 	HeaderTimeout time.Duration // until a request's headers are there; 10 s
 	IdleTimeout   time.Duration // of a kept connection; 2 min
@@ -80,6 +89,9 @@ func (o Options) withDefaults() Options {
 	o.Stall = cmp.Or(o.Stall, 2*time.Minute)
 	o.MaxJSON = cmp.Or(o.MaxJSON, 64<<10)
 	o.MaxParts = cmp.Or(o.MaxParts, 1000)
+	o.EventPause = cmp.Or(o.EventPause, time.Second)
+	o.EventBeat = cmp.Or(o.EventBeat, 15*time.Second)
+	o.EventLife = cmp.Or(o.EventLife, time.Hour)
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 10*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 2*time.Minute)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
@@ -98,18 +110,25 @@ type Server struct {
 	opt      Options
 	metrics  *metrics
 	api      *echo.Echo
-	draining atomic.Bool
+	draining chan struct{} // closed when the server is stopping
+	drain    sync.Once
 }
 
 // New makes a front for uploads; nil for a process that only has a Management.
 func New(uploads Uploads, opt Options) *Server {
-	s := &Server{uploads: uploads, opt: opt.withDefaults()}
+	s := &Server{uploads: uploads, opt: opt.withDefaults(), draining: make(chan struct{})}
 	s.metrics = newMetrics(s.opt.Metrics)
 	f := s.front()
 	f.stall = s.opt.Stall
 	f.forward = s.opt.Forward
+	f.origins = s.opt.Origins
 	if s.opt.Token == "" {
 		f.crossOrigin = http.NewCrossOriginProtection()
+		for _, origin := range f.origins {
+			if err := f.crossOrigin.AddTrustedOrigin(origin); err != nil {
+				panic(err) // the settings were checked: see config
+			}
+		}
 		f.loopbackOnly = true
 	} else {
 		sum := sha256.Sum256([]byte(s.opt.Token))
@@ -154,8 +173,20 @@ func (s *Server) routes(e *echo.Echo) {
 	e.HEAD("/v1/files/:id/content", s.fileContent)
 	e.GET("/v1/files/:id/transfer", s.fileTransfer)
 
+	e.GET("/v1/events", s.events)
+
 	s.pages(e)
 }
 
-// Drain makes /readyz say that the server is stopping, so that no new work is sent to it.
-func (s *Server) Drain() { s.draining.Store(true) }
+// Drain makes /readyz say that the server is stopping, so that no new work is sent to it, and ends the streams of events, which
+// would not end by themselves.
+func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
+
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}

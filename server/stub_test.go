@@ -94,6 +94,8 @@ func (s *stub) Content(context.Context, string, string) (ingest.FileContent, err
 	return ingest.FileContent{}, s.err
 }
 
+func (s *stub) Follow(string) (*ingest.Follower, error) { return nil, s.err }
+
 // stubTransfers is an outbox that fails.
 type stubTransfers struct{ err error }
 

@@ -80,7 +80,7 @@ func serve(ctx context.Context, c *config.Config, stdout io.Writer, log *slog.Lo
 		return errors.Join(err, closeAll(listeners))
 	}
 	opt := server.Options{
-		Token: string(token), MinRate: int64(c.MinRate), DrainTimeout: c.Drain, Log: log, Metrics: reg,
+		Token: string(token), Origins: c.Origins(), MinRate: int64(c.MinRate), DrainTimeout: c.Drain, Log: log, Metrics: reg,
 		Node: n.id, Forward: n.forward, Notices: n.notices,
 	}
 	srv := server.New(n.ingest, opt)

@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		{"commit", commitTests},
 		{"direct", directTests},
 		{"files", fileTests},
+		{"changes", changeTests},
 		{"content", contentTests},
 		{"outbox", outboxTests},
 		{"root", rootTests},

@@ -255,6 +255,9 @@ func (db *DB) DeleteFile(ctx context.Context, owner, id string, now time.Time) e
 		if _, err := s.exec(ctx, `DELETE FROM files WHERE id = ?`, id); err != nil {
 			return err
 		}
+		if err := noteDeleted(ctx, s, owner, id, now); err != nil {
+			return err
+		}
 		return dropRef(ctx, s, blobID, owner, now)
 	})
 }

@@ -82,7 +82,7 @@ func (k kindOfDatabase) nodes(t *testing.T) metatest.Open {
 
 func empty(t testing.TB, db *DB) {
 	t.Helper()
-	for _, table := range []string{"moves", "files", "transfers", "blobs", "answers", "audit", "nodes", "leases", "checkpoints", "direct_uploads"} {
+	for _, table := range []string{"moves", "files", "transfers", "blobs", "answers", "audit", "nodes", "leases", "checkpoints", "direct_uploads", "deleted_files"} {
 		_, err := db.reader.db.Exec("DELETE FROM " + table)
 		must(t, err)
 	}

@@ -22,6 +22,7 @@ import (
 func hot(db *DB, n int) []question {
 	sha1, hint, _ := contentOf(n / 2)
 	size := int64(1<<20 + n/2)
+	lately := at(noon.Add(time.Duration(n-10) * time.Millisecond))
 	page := func(sort meta.Sort) question {
 		after := upload.File{ID: "file" + blobIDOf(n / 2)[4:], Name: blobIDOf(n / 2), Size: size, CreatedAt: noon}
 		query, args, err := db.filesQuery(&meta.FileQuery{Owner: "owner", Sort: sort, Desc: true, After: &after, Limit: 10})
@@ -47,6 +48,9 @@ func hot(db *DB, n int) []question {
 		{"KnownObjects of direct uploads", directQuery + ` WHERE d.blob_id IN (?, ?)`, []any{blobIDOf(1), blobIDOf(2)}, "direct_blob", true},
 		// Of a store that has few; of one that has most of them the primary key is as good.
 		{"BlobsIn", blobsInQuery, []any{"remote", "live", blobIDOf(n / 2), 100}, "blobs_store", false},
+		{"Changes of files", changedFiles, []any{"owner", lately, 2000}, "files_updated", true},
+		{"Changes of transfers", db.dialect.changedTransfers(), []any{"owner", lately, 2000}, "transfers_updated", true},
+		{"Changes: deleted", deletedFiles, []any{"owner", lately, 2000}, "deleted_files_at", true},
 		{"AnswerByKey", answerByKey, []any{"owner", "key" + blobIDOf(n / 2)[4:]}, "answers_key", false},
 	}
 }
@@ -183,6 +187,11 @@ func fill(t testing.TB, db *DB, n int) {
 				return []any{"upload" + id[4:], fmt.Sprint("owner", i%50), "key" + id[4:], id, now, now}
 			},
 		},
+		{
+			"INSERT INTO deleted_files (id, owner, deleted_at) VALUES ",
+			"(?, 'owner', ?)",
+			func(i int) []any { return []any{"gone" + blobIDOf(i)[4:], noon.UnixMicro() + int64(i)*1000} },
+		},
 	}
 	for _, table := range tables {
 		for begin := 0; begin < n; begin += step {
@@ -199,7 +208,7 @@ func fill(t testing.TB, db *DB, n int) {
 	}
 	analyze := "ANALYZE"
 	if db.dialect.goose == goose.DialectMySQL {
-		analyze = "ANALYZE TABLE blobs, files, transfers, answers"
+		analyze = "ANALYZE TABLE blobs, files, transfers, answers, deleted_files"
 	}
 	_, err := db.writer.pool.Exec(analyze)
 	must(t, err)

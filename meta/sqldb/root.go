@@ -125,7 +125,10 @@ func join(ctx context.Context, s *session, from, into string, now time.Time) err
 	}
 	_, err = s.exec(ctx, `UPDATE blobs SET refs = refs + ?, state = 'live', condemned_at = NULL, last_owner = NULL, updated_at = ?
 		WHERE id = ?`, moved, at(now), into)
-	return err
+	if err != nil {
+		return err
+	}
+	return touch(ctx, s, into, now)
 }
 
 // auditCollision records two contents with one SHA-1, once for a pair of roots.
@@ -171,6 +174,9 @@ func lose(ctx context.Context, s *session, blobID, reason string, now time.Time)
 		}
 	}
 	if err := finish(ctx, s, blobID, upload.TransferDead, reason, now); err != nil || n == 0 {
+		return err
+	}
+	if err := touch(ctx, s, blobID, now); err != nil {
 		return err
 	}
 	return audit(ctx, s, upload.NewID(now), now, "blob_lost", map[string]any{"blob": blobID, "reason": reason})

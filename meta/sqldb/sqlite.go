@@ -41,7 +41,7 @@ func OpenSQLite(ctx context.Context, path string, opt Options) (*DB, error) {
 		return nil, upload.Wrap(upload.Internal, op, "", err)
 	}
 	d := dialect{
-		goose: goose.DialectSQLite3, migrations: migrations, begin: "BEGIN IMMEDIATE", commit: commitText,
+		goose: goose.DialectSQLite3, migrations: migrations, begin: "BEGIN IMMEDIATE", commit: commitText, byIndex: "%.0s",
 		writers: 1, batch: sqliteBatch, kind: sqliteKind, conflict: never, lost: never,
 	}
 	path, err = filepath.Abs(path)

@@ -342,6 +342,9 @@ func TestQueriesUseIndexes(t *testing.T) {
 			}
 		}
 	}
+	_, err = db.Changes(ctx, "owner", noon, 10)
+	must(t, err)
+	must(t, db.ForgetDeleted(ctx, noon))
 	_, err = db.EndUpload(ctx, meta.Answer{UploadID: "x", Owner: "owner", Key: "k", State: upload.Cancelled, CreatedAt: noon, ExpiresAt: noon})
 	must(t, err)
 	_, err = db.AnswerByKey(ctx, "owner", "key")

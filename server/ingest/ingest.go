@@ -37,6 +37,9 @@ type Options struct {
 	ScrubRate   int64         // at which what is in the stores is read again, bytes per second; 0: it is not
 	Janitor     time.Duration // how often the janitor looks
 	OrphanSweep time.Duration // how often it compares the stores with the database
+
+	MaxFollowers int           // who follow one owner's things at a time
+	FollowPause  time.Duration // how often it is looked at what happened to them, at the most
 }
 
 func (o Options) withDefaults() Options {
@@ -49,6 +52,8 @@ func (o Options) withDefaults() Options {
 	o.Scope = cmp.Or(o.Scope, meta.ScopeUser)
 	o.Janitor = cmp.Or(o.Janitor, time.Minute)
 	o.OrphanSweep = cmp.Or(o.OrphanSweep, 24*time.Hour)
+	o.MaxFollowers = cmp.Or(o.MaxFollowers, 256)
+	o.FollowPause = cmp.Or(o.FollowPause, time.Second)
 	o.MaxSize = min(o.MaxSize, upload.MaxSize)
 	return o
 }
@@ -76,6 +81,7 @@ type Service struct {
 	secret  [32]byte // decides what nobody outside may foresee; see draw
 	keys    keyLocks // one request at a time for an Idempotency-Key
 	writing idSet    // whole files being written: not garbage, though no row knows them yet
+	feeds   feeds
 }
 
 // New returns the use cases; Recover is to be called before the first request.

@@ -99,7 +99,7 @@ func (s *Service) clean(ctx context.Context) {
 }
 
 // Clean is one round of the janitor: expired uploads, staging copies that a store has, blobs without
-// files, old objects of moved blobs, expired answers, what ended direct uploads have in stores.
+// files, old objects of moved blobs, expired answers, notes of deleted files, what ended direct uploads have in stores.
 func (s *Service) Clean(ctx context.Context) error {
 	err := errors.Join(s.expireUploads(ctx), s.dropStaged(ctx))
 	if fence, leads := s.lead(); leads {
@@ -268,9 +268,12 @@ func (s *Service) dropMoved(ctx context.Context, fence meta.Fence) error {
 	}
 }
 
+// deletedKept is for how long it is known which files were deleted: long after who follows has been told.
+const deletedKept = time.Hour
+
 func (s *Service) forgetAnswers(ctx context.Context) error {
 	_, err := s.DB.ForgetAnswers(ctx, s.Now())
-	return err
+	return errors.Join(err, s.DB.ForgetDeleted(ctx, s.Now().Add(-deletedKept)))
 }
 
 // dropOrphanData deletes staging data that no blob refers to. The order matters: what is being
