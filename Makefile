@@ -16,7 +16,7 @@ STORES := ^Test(Stores|StoreAway|StoresMigrate|DirectUpload)$$
 # store/rados needs librados and cgo. The second tag names the oldest Ceph whose librados will do.
 CEPH := -tags ceph,pacific
 
-.PHONY: help build build-ceph run test unit e2e e2e-cluster e2e-stores check fmt lint layers bench bench-many bench-stores demo fuzz vuln clean soak docker-check image services services-down
+.PHONY: help build build-ceph run test unit e2e e2e-cluster e2e-stores check fmt lint layers web web-check e2e-browser bench bench-many bench-stores bench-browser demo fuzz vuln clean soak docker-check image services services-down
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,11 +31,17 @@ run: build ## start a server on http://127.0.0.1:8080 with its data in ./data
 	./bin/gantry serve --listen 127.0.0.1:8080 --data ./data $(ARGS)
 
 test: ## all tests, with real servers: with the race detector, then the real binary, killed and in a cluster
-	scripts/test.sh $(MAKE) unit e2e docker-check
+	scripts/test.sh $(MAKE) unit web-check e2e docker-check
 
 unit: ## the tests of all packages, with the race detector
 	go test -race -timeout 40m $$(go list ./... | grep -v '/e2e$$')
 	scripts/with-librados.sh go test -race $(CEPH) ./store/rados
+
+web: ## build web/dist, the page and the uploader, of their sources (needs npm)
+	web/build.sh
+
+web-check: ## what is in TypeScript: types, tests, and that web/dist is what the sources give
+	scripts/web-check.sh
 
 e2e: ## the tests of the real binary, among them 200 times kill -9, on each set-up
 	go test -timeout 25m ./e2e $(ARGS)
@@ -47,6 +53,9 @@ e2e-cluster: ## three nodes and all that may befall them; the last line counts
 
 e2e-stores: ## stores of each kind, with large files and killed processes; the last line counts
 	@scripts/e2e-stores.sh $(ARGS)
+
+e2e-browser: ## the page in Debian's Chromium, through a network that breaks: ARGS=-full (see e2e/browser/README.md)
+	@scripts/e2e-browser.sh $(ARGS)
 
 soak: ## an hour of random harm to a cluster of three nodes: ARGS='-for 10m -seed 7'
 	go test ./e2e -count=1 -timeout 0 -run '^TestChaos$$' -v -for 1h $(ARGS)
@@ -83,6 +92,9 @@ bench-many: ## several nodes, and what databases and Redis cost: ARGS='-blobs 10
 
 bench-stores: ## transfers to Ceph and S3, beside rclone, s3cmd, rados and minio-go: ARGS='-size 2GiB' (see bench/README.md)
 	scripts/bench.sh -stores -dirs /dev/shm $(ARGS)
+
+bench-browser: ## the uploader in Chromium, beside Uppy with tusd: ARGS='-size 4GiB -rounds 9'
+	@scripts/bench-browser.sh $(ARGS)
 
 demo: ## the main job in a minute: upload, kill both ends, go on, compare, instant upload
 	scripts/demo.sh

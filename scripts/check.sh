@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 step() { printf '%s\n' "check: $*"; }
 
 step "shell scripts"
-for script in scripts/*.sh scripts/services .ci/run; do bash -n "$script"; done
+for script in scripts/*.sh scripts/services web/build.sh .ci/run; do bash -n "$script"; done
 
 step "go vet"
 go vet ./...
