@@ -38,7 +38,7 @@ test("507 in words, and when there is room it is done", async (t) => {
 	const stage = await Stage.set(t, { flags: ["--min-free", "100TiB"] });
 	const file = await stage.file("movie.mkv", 3 * MiB);
 	await stage.page.add([file.path]);
-	await stage.page.row(file.name).getByText("No room").waitFor();
+	await stage.page.row(file.name).getByText("The server's disk has no room for this file. Try again later.").waitFor();
 	assert.deepEqual(await stage.server.files(), []);
 	await stage.server.kill();
 	stage.server.flags = [];

@@ -84,5 +84,7 @@ function translated(text: Text, error: UploadError): string | undefined {
 
 /** What is wrong for longer, and nothing that passes by itself in a moment, is told at length. */
 export function isLasting(u: UploadView): boolean {
-	return u.phase === "failed" || (u.phase === "waiting" && u.attempt > 2 && u.error?.code !== "network");
+	const code = u.error?.code;
+	const soon = code === "network" || (u.attempt <= 2 && code !== "insufficient_storage");
+	return u.phase === "failed" || (u.phase === "waiting" && !soon);
 }

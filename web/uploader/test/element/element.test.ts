@@ -211,9 +211,13 @@ describe("the element", () => {
 	});
 
 	it("tells at length what keeps it waiting for longer", () => {
-		put({ id: "a", phase: "waiting", attempt: 1, retryAt: Date.now() + 1000, error: noRoom });
+		const busy = new UploadError("unavailable", "Busy", "Try again later.", { retryable: true });
+		put({ id: "a", phase: "waiting", attempt: 1, retryAt: Date.now() + 1000, error: busy });
 		expect(shown(".more", row("a"))).toBe(false);
 		fake.set("a", { attempt: 3 });
+		frame();
+		expect(textOf(".reason", row("a"))).toBe("Busy");
+		fake.set("a", { attempt: 1, error: noRoom }); // which does not pass in a moment
 		frame();
 		expect(textOf(".reason", row("a"))).toBe("No room");
 		fake.set("a", { phase: "uploading", attempt: 0, error: null });
