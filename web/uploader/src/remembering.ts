@@ -28,7 +28,7 @@ interface Earlier {
  * A page claims its own id at once, and that of an upload while it sends it. So of ten thousand files that wait, others know
  * by one question that they are taken care of.
  *
- * Nothing waits for the writing, but the opening of an upload at the server; see claim().
+ * Nothing waits for the writing, but the opening of an upload at the server; see stored().
  */
 export class Remembering {
 	readonly #page = newId();
@@ -100,9 +100,11 @@ export class Remembering {
 			return;
 		}
 		void this.#memory.update(id, change);
-		if (change.key !== undefined) {
-			void this.#memory.stored(id); // an upload is about to be opened with it
-		}
+	}
+
+	/** Waits until the disk has what was remembered of it, but not for a browser that is slow to store. */
+	stored(id: string): Promise<void> {
+		return atMost(STORING, this.#memory.stored(id));
 	}
 
 	/** It has ended: no tab has to care any more. */
@@ -134,18 +136,13 @@ export class Remembering {
 		return alive;
 	}
 
-	/**
-	 * Whether this page may send it now: false if another one does. lost is called if one takes it over. Before an upload is
-	 * opened, its Idempotency-Key is stored: after a crash the next page finds it by that.
-	 */
-	async claim({ id, page, size, metadata }: Remembered, lost: () => void): Promise<boolean> {
+	/** Whether this page may send it now: false if another one does. lost is called if one takes it over. */
+	async claim({ id, page, size }: Remembered, lost: () => void): Promise<boolean> {
 		const own = page === this.#page;
-		const small = own && size <= UNCLAIMED;
-		if (small && Object.keys(metadata).length === 0) {
-			return true; // one request is all, it opens nothing
+		if (own && size <= UNCLAIMED) {
+			return true;
 		}
-		const claimed = small || this.#tabs.claim(id, lost);
-		await atMost(STORING, this.#memory.stored(id));
+		const claimed = this.#tabs.claim(id, lost);
 		return own || claimed; // nobody else takes what a page has made while that is there
 	}
 

@@ -391,6 +391,7 @@ export class Upload {
 
 	async #init(signal: AbortSignal): Promise<ServerUpload> {
 		const { host, record } = this;
+		const stored = host.past?.stored(this.id);
 		const json = {
 			...{ name: record.name, path: record.path, size: record.size, metadata: record.metadata },
 			...(record.type === "" ? {} : { content_type: record.type }),
@@ -398,6 +399,8 @@ export class Upload {
 			...{ chunk_size: host.wish.of(record.size), ...(await this.#content.hint()) },
 		};
 		const headers = { "Idempotency-Key": record.key };
+		await stored; // after a crash the next page finds the upload by its key
+		signal.throwIfAborted();
 		// Whoever pauses or cancels does not stop it: only its answer has the id.
 		const request = { method: "POST", path: "/v1/uploads", headers, json, signal: host.closing } as const;
 		const opening = this.#requests.make(signal, true, async () => {

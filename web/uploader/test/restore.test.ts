@@ -7,7 +7,7 @@ import { Remembering } from "../src/remembering.js";
 import { Turns } from "../src/turns.js";
 import type { Phase, UploaderOptions } from "../src/types.js";
 import type { Uploader } from "../src/uploader.js";
-import { FakeServer } from "./fake.js";
+import { FakeServer, problem } from "./fake.js";
 import { eventually } from "./eventually.js";
 import { uploader, until } from "./page.js";
 import { remembered } from "./remembered.js";
@@ -76,6 +76,22 @@ it("opens no upload whose key is not stored; small files do not wait", async () 
 	expect(server.count("POST /v1/uploads")).toBe(0);
 	open();
 	await until(up, large!.id, "done");
+});
+
+it("stores the key of a new upload too, where the old one is gone", async () => {
+	const keys: [string | null, unknown][] = [];
+	server.fault = async ({ name, headers }, n) => {
+		if (name !== "POST /v1/uploads") {
+			return undefined;
+		}
+		keys.push([headers.get("Idempotency-Key"), ((await stored()) as { key: string }[])[0]?.key]);
+		return n === 0 ? problem(410, "gone") : undefined;
+	};
+	const up = page({ instant: false });
+	const [u] = await up.add(file(2 * MiB));
+	await until(up, u!.id, "done");
+	expect(keys.map(([sent, kept]) => sent === kept)).toEqual([true, true]);
+	expect(keys[0]![0]).not.toBe(keys[1]![0]);
 });
 
 describe("the next page", () => {
