@@ -126,7 +126,7 @@ type Filer interface {
 // Digests describe content.
 type Digests struct {
 	Size   int64
-	Root   upload.Root // zero: not compared
+	Root   upload.Root
 	CRC32C uint32
 	CRC64  *uint64 // CRC-64/XZ, the polynomial of ECMA-182 (hash/crc64's ECMA); nil: not computed
 

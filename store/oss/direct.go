@@ -35,7 +35,7 @@ func (s *Store) Presign(_ context.Context, key string, opt store.PresignOptions)
 }
 
 func (s *Store) sign(op, key string, method sdk.HTTPMethod, expires time.Duration, options ...sdk.Option) (*url.URL, error) {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("oss", key); err != nil {
 		return nil, err
 	}
 	if expires < time.Second || expires > longest {
@@ -56,7 +56,7 @@ func (s *Store) Direct() store.Direct { return direct{server{s}} }
 type direct struct{ server }
 
 func (d direct) Create(ctx context.Context, key string) (string, error) {
-	if err := d.checkKey(key); err != nil {
+	if err := store.CheckKey("oss", key); err != nil {
 		return "", err
 	}
 	return d.server.Create(ctx, key)

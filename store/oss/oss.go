@@ -146,19 +146,6 @@ func (opt Options) client(endpoint string) (*sdk.Bucket, error) {
 	return client.Bucket(opt.Bucket)
 }
 
-// checkKey refuses keys that could be mistaken for others, or are none.
-func (s *Store) checkKey(key string) error {
-	if key == "" || len(key) > 512 || strings.HasPrefix(key, "/") || strings.Contains(key, "//") || strings.ContainsAny(key, "\x00\\") {
-		return upload.Errorf(upload.Invalid, "oss", key, "That is no key of an object.")
-	}
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "." || part == ".." || part == "" {
-			return upload.Errorf(upload.Invalid, "oss", key, "That is no key of an object.")
-		}
-	}
-	return nil
-}
-
 // Check reports whether the bucket is there and may be used.
 func (s *Store) Check(ctx context.Context) error {
 	_, err := s.bucket.ListObjectsV2(sdk.Prefix(s.opt.Prefix), sdk.MaxKeys(1), sdk.WithContext(ctx))
@@ -167,7 +154,7 @@ func (s *Store) Check(ctx context.Context) error {
 
 // head returns what OSS says of an object, its length among it.
 func (s *Store) head(ctx context.Context, op, key string) (header http.Header, size int64, err error) {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("oss", key); err != nil {
 		return nil, 0, err
 	}
 	header, err = s.bucket.GetObjectDetailedMeta(s.opt.Prefix+key, sdk.WithContext(ctx))
@@ -218,7 +205,7 @@ func (s *Store) Verify(ctx context.Context, key string, want store.Digests) erro
 // Open reads a part of an object.
 func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	const op = "oss.Open"
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("oss", key); err != nil {
 		return nil, err
 	}
 	if offset < 0 || length < -1 {
@@ -251,7 +238,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 
 // Put sends the content in one request, or in parts; see package multipart.
 func (s *Store) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("oss", key); err != nil {
 		return err
 	}
 	return s.putter.Put(ctx, key, content, opt)
@@ -265,7 +252,7 @@ func (s *Store) Clean(ctx context.Context) error { return s.putter.Clean(ctx, ab
 
 // Delete removes an object.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("oss", key); err != nil {
 		return err
 	}
 	err := classify("oss.Delete", key, s.bucket.DeleteObject(s.opt.Prefix+key, sdk.WithContext(ctx)))

@@ -11,6 +11,7 @@ import (
 
 	ceph "github.com/ceph/go-ceph/rados"
 
+	"gantry/store"
 	"gantry/upload"
 )
 
@@ -48,18 +49,6 @@ func keyOf(name string) (key, generation string, ok bool) {
 	return key[:at], key[at+1:], true
 }
 
-// checkKey refuses keys that could be mistaken for others, or are none. An OSD takes names of 2048 bytes.
-func checkKey(key string) error {
-	bad := len(key) > 512 || strings.ContainsAny(key, "\x00\\")
-	for part := range strings.SplitSeq(key, "/") {
-		bad = bad || part == "." || part == ".." || part == ""
-	}
-	if bad {
-		return upload.Errorf(upload.Invalid, "rados", key, "That is no key of an object.")
-	}
-	return nil
-}
-
 // head reads an object's head.
 func (c *cluster) head(key string) (head, error) {
 	var text [512]byte
@@ -76,7 +65,7 @@ func (c *cluster) head(key string) (head, error) {
 
 // head returns the connection and an object's head.
 func (s *Store) head(ctx context.Context, op, key string) (*cluster, head, error) {
-	if err := checkKey(key); err != nil {
+	if err := store.CheckKey("rados", key); err != nil {
 		return nil, head{}, err
 	}
 	c, err := s.cluster(ctx)

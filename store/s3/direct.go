@@ -22,7 +22,7 @@ var (
 // what signature V4 allows.
 func (s *Store) Presign(ctx context.Context, key string, opt store.PresignOptions) (*url.URL, error) {
 	const op = "s3.Presign"
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("s3", key); err != nil {
 		return nil, err
 	}
 	query := url.Values{}
@@ -43,7 +43,7 @@ func (s *Store) Direct() store.Direct { return direct{server{s}} }
 type direct struct{ server }
 
 func (d direct) Create(ctx context.Context, key string) (string, error) {
-	if err := d.checkKey(key); err != nil {
+	if err := store.CheckKey("s3", key); err != nil {
 		return "", err
 	}
 	id, err := d.client.NewMultipartUpload(ctx, d.opt.Bucket, d.opt.Prefix+key, minio.PutObjectOptions{})

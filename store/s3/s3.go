@@ -96,19 +96,6 @@ func (o *Options) connect(endpoint string) (*minio.Core, error) {
 	return client, upload.Wrap(upload.Invalid, op, "", err)
 }
 
-// checkKey refuses keys that could be mistaken for others, or are none.
-func (s *Store) checkKey(key string) error {
-	if key == "" || len(key) > 512 || strings.HasPrefix(key, "/") || strings.Contains(key, "//") || strings.ContainsAny(key, "\x00\\") {
-		return upload.Errorf(upload.Invalid, "s3", key, "That is no key of an object.")
-	}
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "." || part == ".." || part == "" {
-			return upload.Errorf(upload.Invalid, "s3", key, "That is no key of an object.")
-		}
-	}
-	return nil
-}
-
 // Size returns an object's length.
 func (s *Store) Size(ctx context.Context, key string) (int64, error) {
 	info, err := s.stat(ctx, "s3.Size", key)
@@ -116,7 +103,7 @@ func (s *Store) Size(ctx context.Context, key string) (int64, error) {
 }
 
 func (s *Store) stat(ctx context.Context, op, key string) (minio.ObjectInfo, error) {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("s3", key); err != nil {
 		return minio.ObjectInfo{}, err
 	}
 	info, err := s.client.StatObject(ctx, s.opt.Bucket, s.opt.Prefix+key, minio.StatObjectOptions{Checksum: true})
@@ -137,7 +124,7 @@ func (s *Store) missing(ctx context.Context, op, key string, err error) error {
 // Open reads a part of an object.
 func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	const op = "s3.Open"
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("s3", key); err != nil {
 		return nil, err
 	}
 	if offset < 0 || length < -1 {
@@ -173,7 +160,7 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 
 // Put sends the content in one request, or in parts; see package multipart.
 func (s *Store) Put(ctx context.Context, key string, content store.Content, opt store.PutOptions) error {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("s3", key); err != nil {
 		return err
 	}
 	return s.putter.Put(ctx, key, content, opt)
@@ -204,7 +191,7 @@ func (s *Store) Clean(ctx context.Context) error { return s.putter.Clean(ctx, ab
 
 // Delete removes an object.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := s.checkKey(key); err != nil {
+	if err := store.CheckKey("s3", key); err != nil {
 		return err
 	}
 	err := classify("s3.Delete", key, s.client.RemoveObject(ctx, s.opt.Bucket, s.opt.Prefix+key, minio.RemoveObjectOptions{}))
